@@ -1,1 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Snapshots: the archive format, taking one, looking into one, restoring one."""
