@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OpenBao's snapshot container (raft-api.md 3.1): gzip of one tar with meta.json, state.bin, SHA256SUMS, SHA256SUMS.sealed.
+"""OpenBao's snapshot container (raft-api.md 3.1): a gzipped tar of meta.json, state.bin, SHA256SUMS, SHA256SUMS.sealed.
 
-Pure: both ways work on pieces of bytes and keep nothing of state.bin in memory. The reader refuses whatever is not exactly
-such an archive, its end included.
+Pure: both ways work on pieces of bytes and keep nothing of state.bin in memory. The reader refuses whatever is not
+exactly such an archive, its end included.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Meta:
 
 
 class ArchiveWriter:
-    """Builds an archive in this order: `start`, any number of `state`, `sums`, `finish`; each returns finished bytes."""
+    """Builds an archive, in this order: `start`, any number of `state`, `sums`, `finish`; each returns its bytes."""
 
     def __init__(self, meta: Meta, mtime: int) -> None:
         """`mtime` is Unix time in seconds, for the tar headers."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The records of state.bin: uvarint length, then protobuf `StorageEntry {string key=1; bytes value=2; bool seal_wrap=3}`.
+"""The records of state.bin: uvarint length, then protobuf StorageEntry {string key=1; bytes value=2; bool seal_wrap=3}.
 
 The encoding is OpenBao's (raft-api.md 3.1), byte for byte: fields in order, empty ones left out.
 """

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""uvicorn's httptools protocol, taught the verbs LIST and SCAN, and a time limit for request heads.
+
+llhttp knows a fixed set of methods and answers 400 to LIST and SCAN, which hvac and the Vault clients send. The request
+line is therefore rewritten to GET before the parser sees it, and the real method is put into the ASGI scope. Only a
+method at the very start of a message is touched: the stream is cut at every place that looks like one, and the parser
+itself says (by its callbacks) whether a message had just ended there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+_VERB = re.compile(rb"(LIST|SCAN) ")
+_VERBS = (b"LIST ", b"SCAN ")
+_STARTS = frozenset(verb[:length] for verb in _VERBS for length in range(1, 5))
+_MAX_HEAD = 65_536  # bytes of request line and headers
+
+
+class ApiProtocol(HttpToolsProtocol):
+    """One client connection. `head_timeout`: seconds for the request line and headers to arrive (0: no limit)."""
+
+    head_timeout: float = 10.0
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._between = True  # no message has begun: the next byte is the first of a request line
+        self._in_head = False
+        self._head_bytes = 0
+        self._body_left = 0  # bytes of a body with Content-Length that are still to come
+        self._held = b""  # the beginning of what may become LIST or SCAN
+        self._verb = ""  # the real method of the message that was rewritten
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._start_head_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_head_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser, with every LIST and SCAN that begins a message replaced by GET."""
+        if self._held:
+            data, self._held = self._held + data, b""
+        # Nothing can begin inside a body whose length is known: large uploads go straight through.
+        if self._body_left >= len(data):
+            super().data_received(data)
+            return
+        was_in_head = self._in_head
+        position = 0
+        for match in _VERB.finditer(data):
+            start = match.start()
+            if start > position:
+                self._feed(data[position:start])
+                position = start
+            if self._between:
+                self._verb = match[1].decode("ascii")
+                self._feed(b"GET ")
+                position = match.end()
+            if self.parser is None or self.transport.is_closing():
+                return
+        self._feed_tail(data[position:])
+        if not self._in_head:
+            return
+        if was_in_head:
+            self._head_bytes += len(data)
+        if self._head_bytes > _MAX_HEAD:
+            self.send_400_response("request head too large")
+        elif self._head_timer is None:
+            self._start_head_timer()
+
+    def _feed_tail(self, data: bytes) -> None:
+        """Feed the last piece, but hold back its end when that may be the beginning of a LIST or SCAN."""
+        position = 0
+        for length in range(min(4, len(data)), 0, -1):
+            if data[-length:] in _STARTS:
+                cut = len(data) - length
+                if cut > position:
+                    self._feed(data[position:cut])
+                    position = cut
+                if self._between and not self.transport.is_closing():
+                    self._held = data[cut:]
+                    return
+        self._feed(data[position:])
+
+    def _feed(self, data: bytes) -> None:
+        if data and self.parser is not None and not self.transport.is_closing():
+            super().data_received(data)
+
+    # parser callbacks
+    def on_message_begin(self) -> None:
+        self._between = False
+        self._in_head = True
+        self._head_bytes = 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._stop_head_timer()
+        for name, value in self.headers:
+            if name == b"content-length":
+                self._body_left = int(value)
+        super().on_headers_complete()
+        if self._verb:
+            # The task that runs the application has been created but has not started: it sees the real method.
+            self.scope["method"], self._verb = self._verb, ""
+
+    def on_body(self, body: bytes) -> None:
+        self._body_left = max(0, self._body_left - len(body))
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._between = True
+        self._body_left = 0
+        super().on_message_complete()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """An Upgrade header (curl --http2 sends one) is not taken up; uvicorn would advise a websocket library."""
+
+    # time limit
+    def _start_head_timer(self) -> None:
+        if self.head_timeout > 0:
+            self._head_timer = self.loop.call_later(self.head_timeout, self._head_timed_out)
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_timed_out(self) -> None:
+        self._head_timer = None
+        if not self.transport.is_closing():
+            self.transport.close()
+
+
+def protocol_class(head_timeout: float) -> type[ApiProtocol]:
+    """An `ApiProtocol` with the listener's `http_read_header_timeout` (seconds)."""
+    return type("ListenerProtocol", (ApiProtocol,), {"head_timeout": head_timeout})
