@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from holdfast.config.block import Block, from_plain, merge
@@ -16,11 +16,14 @@ from holdfast.config.tree import Config
 from holdfast.config.validate import validate
 
 
-def load_config(path: Path, environ: Mapping[str, str] | None = None) -> Config:
-    """Read, parse and check the configuration. Raises ConfigError with one sentence; changes nothing."""
+def load_config(paths: Path | Sequence[Path], environ: Mapping[str, str] | None = None) -> Config:
+    """Read, parse and check files or directories. Raises ConfigError with one sentence; changes nothing."""
     environ = os.environ if environ is None else environ
-    raw = _read(path)
-    return validate(build(raw, environ), str(path))
+    given = [paths] if isinstance(paths, Path) else list(paths)
+    raw = _read(given[0])
+    for further in given[1:]:
+        merge(raw, _read(further))
+    return validate(build(raw, environ), ", ".join(str(path) for path in given))
 
 
 def _read(path: Path) -> Block:
