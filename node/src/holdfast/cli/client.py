@@ -20,7 +20,7 @@ _PIECE = 256 * 1024
 
 
 class ClientError(Exception):
-    """The call failed; the text is fit for stderr. `status`: HTTP status (0: no answer); `errors`: the server's texts."""
+    """The call failed; the text is for stderr. `status`: HTTP status (0: no answer); `errors`: the server's texts."""
 
     def __init__(self, text: str, status: int = 0, errors: tuple[str, ...] = ()) -> None:
         super().__init__(text)

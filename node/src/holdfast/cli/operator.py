@@ -62,8 +62,8 @@ def init(
     click.echo(f"\nInitial Root Token: {answer['root_token']}\n")
     click.echo(
         f"The server is initialised with {key_shares} key shares and a threshold of {key_threshold}. Keep the shares\n"
-        f"in different hands: after every restart {key_threshold} of them are needed to unseal the server, and they are\n"
-        "never shown again."
+        f"in different hands: after every restart {key_threshold} of them are needed to unseal, and they are never\n"
+        "shown again."
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from urllib.parse import unquote
 
 from holdfast.core.types import StandbyError
 from holdfast.http.context import Context
@@ -71,7 +72,7 @@ async def serve_forwarded(context: Context, request: ForwardRequest, local: Loca
     path, _, query = request.target.partition("?")
     call = Call(
         method=request.method,
-        path=path,
+        path=unquote(path.removeprefix("/v1/")),
         query=query.encode("latin-1"),
         headers={name.encode("latin-1"): value.encode("latin-1") for name, value in request.headers},
         body=request.body,
@@ -92,9 +93,7 @@ def _to_forward(call: Call) -> ForwardRequest:
         (name.decode("latin-1"), call.headers[name].decode("latin-1")) for name in _CARRIED if name in call.headers
     ]
     headers.append(("x-request-id", call.request_id))
-    query = call.query.decode("latin-1")
-    target = call.path + (f"?{query}" if query else "")
-    return ForwardRequest(call.method, target, tuple(headers), call.body, call.remote_addr)
+    return ForwardRequest(call.method, call.target(), tuple(headers), call.body, call.remote_addr)
 
 
 def _from_forward(reply: ForwardReply) -> Reply:

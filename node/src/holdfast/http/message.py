@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 JSON = b"application/json"
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -36,8 +36,6 @@ class Call:
 
     def target(self) -> str:
         """Path and query as they go into a redirect or to the leader (still percent-encoded)."""
-        from urllib.parse import quote
-
         query = self.query.decode("latin-1")
         return "/v1/" + quote(self.path, safe="/:@!$&'()*+,;=~-._") + (f"?{query}" if query else "")
 
