@@ -121,6 +121,8 @@ def _check(view: ClusterView, step: Step, wanted: Wanted, force: bool) -> None:
         if not _successors(view, wanted, step.node_id):
             raise Refused(f"{step.node_id} leads and no other healthy voter stays that could take over; bring one up or add one first")
         return
+    if step.action == "promote" and server is not None and server.healthy is False and not force:
+        raise Refused(f"{step.node_id} is not healthy; as a voter it would only raise the majority that is needed")
     if step.action not in ("remove", "demote") or server is None or not server.voter:
         return
     rest = after(view, step, wanted)
