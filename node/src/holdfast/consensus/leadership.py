@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a leader does during one term: replication, commit, quorum check, reads, transfer, files to other servers.
+
+One `Leadership` lives from the election to the end of the term; nothing of it survives into the next (B6).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holdfast.consensus import quorum
+from holdfast.consensus.install import Sender
+from holdfast.consensus.reads import Reads
+from holdfast.consensus.replication import Mode, Progress
+from holdfast.consensus.types import (
+    Ack,
+    Append,
+    ChunkAck,
+    Heartbeat,
+    HeartbeatAck,
+    Install,
+    Removed,
+    RestoreFile,
+    Role,
+    Snapshot,
+)
+
+if TYPE_CHECKING:
+    from holdfast.consensus.raft import Raft
+
+
+class Leadership:
+    """The leader's duties. Times are the server's own clock in seconds."""
+
+    def __init__(self, raft: Raft, now: float) -> None:
+        self.raft = raft
+        self.term: int = raft.current_term
+        self.since = now
+        self.seq = 0
+        self.noop_index = raft.log.last + 1  # stock code appends it next
+        self.progress: dict[str, Progress] = {}
+        self.reads = Reads()
+        self.transfer_target: str | None = None
+        self._transfer_until = 0.0
+        self._transfer_sent = float("-inf")
+        self._snapshots: dict[str, tuple[Snapshot, Sender, float]] = {}
+        self._restores: dict[tuple[str, str], Sender] = {}
+        self.restore: RestoreFile | None = None
+        self.sync_members(now)
+
+    @property
+    def ready(self) -> bool:
+        """True once this term's no-op is applied: the state is complete, requests may be served (Raft §8)."""
+        return bool(self.raft.applied >= self.noop_index)
+
+    def sync_members(self, now: float) -> None:
+        """The configuration changed: start or stop following servers."""
+        raft = self.raft
+        wanted = {m.node_id for m in raft.history.latest.members} - {raft.node_id}
+        for gone in sorted(self.progress.keys() - wanted):
+            del self.progress[gone]
+            self._snapshots.pop(gone, None)
+            for key in [k for k in self._restores if k[0] == gone]:
+                del self._restores[key]
+        for new in sorted(wanted - self.progress.keys()):
+            self.progress[new] = Progress(raft.log.last, now)
+
+    # --- every step ---
+
+    def has_quorum(self, now: float) -> bool:
+        """True while a majority has answered recently (check quorum, dissertation §6.2)."""
+        limit = self.raft.timing.quorum
+        alive = {peer for peer, p in self.progress.items() if now - p.acked_at < limit}
+        return quorum.reached(self.raft.history.latest.voters, alive | {self.raft.node_id})
+
+    def advance_commit(self) -> None:
+        """Raise the commit index as far as a majority is durable."""
+        raft = self.raft
+        matched = {peer: p.match for peer, p in self.progress.items()}
+        matched[raft.node_id] = raft.log.durable_index
+        commit = quorum.commit_index(
+            matched, raft.history.latest.voters, raft.commit, self.term, raft.log.term_at
+        )
+        if commit > raft.commit:
+            before = raft.commit
+            raft.raise_commit(commit)
+            if before < raft.history.latest_index <= commit:
+                self._tell_removed()
+
+    def _tell_removed(self) -> None:
+        latest = self.raft.history.latest
+        for node_id in latest.removed:
+            if latest.member(node_id) is None:
+                self.raft.network.send(node_id, Removed(self.raft.history.latest_index))
+
+    def replicate(self, now: float) -> None:
+        """Send everything that is due."""
+        raft = self.raft
+        round_started = False
+        if self.reads.wants_round and raft.commit >= self.noop_index:
+            self.seq += 1
+            self.reads.start(self.seq, raft.commit)
+            round_started = True
+        beat = False
+        for peer, progress in self.progress.items():
+            if round_started or now - progress.heartbeat_at >= raft.timing.heartbeat:
+                if not round_started and not beat:
+                    self.seq += 1
+                    beat = True
+                progress.heartbeat_at = now
+                raft.network.send(peer, Heartbeat(self.term, self.seq))
+            if progress.mode is Mode.SNAPSHOT:
+                self._send_snapshot(peer, progress, now)
+            else:
+                self._send_entries(peer, progress, now)
+        for (peer, _), sender in self._restores.items():
+            for chunk in sender.due(raft.disk, now, raft.timing):
+                raft.network.send(peer, chunk)
+        self._pump_transfer(now)
+        self.confirm_reads()
+
+    def confirm_reads(self) -> None:
+        """Release reads whose round a majority has confirmed."""
+        needed = self.reads.round_seq
+        if needed is not None:
+            confirmed = {peer for peer, p in self.progress.items() if p.acked_seq >= needed}
+            if quorum.reached(self.raft.history.latest.voters, confirmed | {self.raft.node_id}):
+                self.reads.confirm()
+        self.reads.release(self.raft.applied)
+
+    def _send_entries(self, peer: str, progress: Progress, now: float) -> None:
+        raft = self.raft
+        log = raft.log
+        while progress.due(log.last, now, raft.timing):
+            if progress.next <= log.first:
+                self._start_snapshot(peer, progress)
+                return
+            entries = log.slice(progress.next, raft.timing.max_batch) if progress.next <= log.last else []
+            prev = progress.next - 1
+            raft.network.send(peer, Append(self.term, self.seq, prev, log.term_at(prev), raft.commit, entries))
+            progress.commit_sent = raft.commit
+            progress.sent(prev + len(entries), now)
+        if progress.mode is Mode.REPLICATE and progress.commit_sent < raft.commit and progress.next > log.last:
+            prev = progress.next - 1
+            raft.network.send(peer, Append(self.term, self.seq, prev, log.term_at(prev), raft.commit, []))
+            progress.commit_sent = raft.commit
+
+    # --- files ---
+
+    def _start_snapshot(self, peer: str, progress: Progress) -> None:
+        snapshot = self.raft.snapshot
+        if snapshot is None:
+            self.raft.fail("the log was compacted but there is no snapshot to send")
+            return
+        progress.mode = Mode.SNAPSHOT
+        current = self._snapshots.get(peer)
+        if current is None or current[0] is not snapshot:
+            sender = Sender(snapshot.file, snapshot.size, snapshot.sha256)
+            self._snapshots[peer] = (snapshot, sender, float("-inf"))
+
+    def offer_snapshot(self, peer: str) -> None:
+        """`peer` cannot go on without the snapshot, whatever its log says."""
+        progress = self.progress.get(peer)
+        if progress is not None and self.raft.snapshot is not None and progress.mode is not Mode.SNAPSHOT:
+            self._start_snapshot(peer, progress)
+
+    def _send_snapshot(self, peer: str, progress: Progress, now: float) -> None:
+        raft = self.raft
+        snapshot, sender, asked = self._snapshots[peer]
+        if sender.complete:
+            if now - asked >= raft.timing.resend * 2:
+                self._snapshots[peer] = (snapshot, sender, now)
+                raft.network.send(peer, Install(self.term, self.seq, snapshot.pack()))
+            return
+        for chunk in sender.due(raft.disk, now, raft.timing):
+            raft.network.send(peer, chunk)
+
+    def distribute(self, restore: RestoreFile) -> None:
+        """Copy a restore file, which this server holds, to every member."""
+        self.restore = restore
+        for peer in self.progress:
+            self._restores[(peer, restore.file)] = Sender(restore.file, restore.size, restore.sha256)
+
+    def restore_held(self) -> bool:
+        """True when a majority of voters holds the restore file, verified and durable."""
+        if self.restore is None:
+            return False
+        name = self.restore.file
+        holders = {peer for (peer, file), sender in self._restores.items() if file == name and sender.complete}
+        return quorum.reached(self.raft.history.latest.voters, holders | {self.raft.node_id})
+
+    def restore_progress(self) -> int:
+        """Bytes that the slowest member of the fastest majority holds."""
+        acked = sorted((max(0, s.acked) for s in self._restores.values()), reverse=True)
+        needed = quorum.majority(self.raft.history.latest.voters) - 1
+        if needed == 0 or len(acked) < needed:
+            return self.restore.size if self.restore and needed == 0 else 0
+        return acked[needed - 1]
+
+    def end_restore(self) -> None:
+        """The restore is over, one way or the other; who still lacks the file gets the next snapshot."""
+        self.restore = None
+        self._restores.clear()
+
+    def files_in_use(self) -> set[str]:
+        """Names of files that are being sent."""
+        names = {file for _, file in self._restores}
+        return names | {snapshot.file for snapshot, _, _ in self._snapshots.values()}
+
+    # --- answers ---
+
+    def on_ack(self, peer: str, ack: Ack, now: float) -> None:
+        """An answer of this term to an Append or Install."""
+        progress = self.progress.get(peer)
+        if progress is None:
+            return
+        progress.seen(now, ack.seq)
+        if ack.ok:
+            if progress.mode is Mode.SNAPSHOT:
+                snapshot = self._snapshots[peer][0]
+                if ack.index < snapshot.index:
+                    return
+                del self._snapshots[peer]
+            progress.on_match(min(ack.index, self.raft.log.last), now)
+        else:
+            progress.on_reject(ack.prev, ack.index, now)
+
+    def on_heartbeat_ack(self, peer: str, ack: HeartbeatAck, now: float) -> None:
+        """An answer of this term to a Heartbeat."""
+        progress = self.progress.get(peer)
+        if progress is None:
+            return
+        progress.seen(now, ack.seq)
+        progress.last_index, progress.last_term = ack.last_index, ack.last_term
+        progress.applied, progress.eligible = ack.applied, ack.eligible
+        progress.commit_sent = min(progress.commit_sent, ack.applied)  # what told it the commit index may be lost
+
+    def on_chunk_ack(self, peer: str, ack: ChunkAck, now: float) -> None:
+        """A server said how far it is with a file."""
+        current = self._snapshots.get(peer)
+        if current is not None and current[1].file == ack.file:
+            current[1].on_ack(ack, now)
+            if not ack.complete and current[1].complete:
+                current[1].complete = False  # it lost the file again
+        sender = self._restores.get((peer, ack.file))
+        if sender is not None:
+            sender.on_ack(ack, now)
+
+    def lost_connection(self, peer: str, now: float) -> None:
+        """The connection to `peer` broke."""
+        progress = self.progress.get(peer)
+        if progress is not None:
+            progress.lost(now)
+        if peer in self._snapshots:
+            self._snapshots[peer][1].lost()
+        for (other, _), sender in self._restores.items():
+            if other == peer:
+                sender.lost()
+
+    # --- transfer ---
+
+    def begin_transfer(self, target: str | None, now: float, timeout: float) -> str | None:
+        """Stop taking proposals and hand over once the target has everything. Returns the target, None if nobody can lead."""
+        candidates = [
+            (p.match, peer)
+            for peer, p in self.progress.items()
+            if (member := self.raft.history.latest.member(peer)) is not None
+            and member.role is Role.VOTER
+            and p.eligible
+            and p.answered
+            and now - p.acked_at < self.raft.timing.quorum
+            and (target is None or peer == target)
+        ]
+        if not candidates:
+            return None
+        self.transfer_target = max(candidates)[1]
+        self._transfer_until = now + timeout
+        self._transfer_sent = float("-inf")
+        return self.transfer_target
+
+    def _pump_transfer(self, now: float) -> None:
+        target = self.transfer_target
+        if target is None:
+            return
+        progress = self.progress.get(target)
+        if progress is None or now >= self._transfer_until:
+            self.transfer_target = None
+            return
+        raft = self.raft
+        if progress.match == raft.log.last and now - self._transfer_sent >= raft.timing.resend * 2:
+            self._transfer_sent = now
+            raft.stock_match[raft.peer(target)] = progress.match
+            raft.transfer_to(target)
+
+    def end(self) -> None:
+        """The term is over for this leader."""
+        self.reads.fail()

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The leader's picture of one other server: repairs faults B1, B6 and B10. Pure.
+
+Invariants: `match` never shrinks within a term; an acknowledgement never moves `next` back while appends are under way; a
+rejection counts only for the probe it answers, so that late or repeated ones cannot rewind.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+
+from holdfast.consensus.types import Timing
+
+
+class Mode(Enum):
+    """PROBE: one append at a time until logs match. REPLICATE: pipelined. SNAPSHOT: waits for a state file."""
+
+    PROBE = "probe"
+    REPLICATE = "replicate"
+    SNAPSHOT = "snapshot"
+
+
+class Progress:
+    """What the leader knows about a server, and what is due to it. Times are the leader's clock in seconds."""
+
+    def __init__(self, last_index: int, now: float) -> None:
+        self.mode = Mode.PROBE
+        self.next = last_index + 1
+        self.match = 0
+        self.inflight: deque[int] = deque()  # last index of each append under way
+        self.sent_at = float("-inf")
+        self.moved_at = now  # last time match advanced or nothing was due
+        self.acked_at = now  # last answer of this term; a new leader gives everybody the benefit of the doubt
+        self.answered = False
+        self.acked_seq = 0
+        self.heartbeat_at = float("-inf")
+        self.commit_sent = 0
+        self.last_index = 0
+        self.last_term = 0
+        self.applied = 0
+        self.eligible = False
+        self.stable_since: float | None = None
+
+    def seen(self, now: float, seq: int) -> None:
+        """Any answer of this term came."""
+        self.acked_at = now
+        self.answered = True
+        self.acked_seq = max(self.acked_seq, seq)
+
+    def on_match(self, index: int, now: float) -> None:
+        """The server's log is durable and equal to the leader's up to `index`."""
+        if index > self.match:
+            self.match = index
+            self.moved_at = now
+        while self.inflight and self.inflight[0] <= self.match:
+            self.inflight.popleft()
+        self.next = max(self.next, self.match + 1)
+        if self.mode is not Mode.REPLICATE:
+            self.mode = Mode.REPLICATE
+            self.inflight.clear()
+            self.next = self.match + 1
+            self.moved_at = now
+
+    def on_reject(self, prev: int, hint: int, now: float) -> None:
+        """The server does not have `prev`. A rejection below `match` is an old one and means nothing."""
+        if prev <= self.match:
+            return
+        if self.mode is Mode.PROBE and prev != self.next - 1:
+            return
+        self.mode = Mode.PROBE if self.mode is not Mode.SNAPSHOT else self.mode
+        self.inflight.clear()
+        self.next = max(self.match + 1, min(hint, prev - 1) + 1)
+        self.sent_at = float("-inf")
+
+    def lost(self, now: float) -> None:
+        """The connection broke: what was under way may be gone."""
+        self.inflight.clear()
+        if self.mode is Mode.REPLICATE:
+            self.mode = Mode.PROBE
+            self.next = self.match + 1
+        self.sent_at = float("-inf")
+
+    def due(self, last_index: int, now: float, timing: Timing) -> bool:
+        """True when an append should go out now."""
+        if self.mode is Mode.SNAPSHOT:
+            return False
+        if self.mode is Mode.PROBE:
+            return now - self.sent_at >= timing.resend
+        if self.inflight and now - max(self.moved_at, self.sent_at) >= timing.resend * 2:
+            self.lost(now)
+            return True
+        return self.next <= last_index and len(self.inflight) < timing.max_inflight
+
+    def sent(self, last: int, now: float) -> None:
+        """An append whose last entry is `last` went out (`last` = next - 1: an empty one)."""
+        self.sent_at = now
+        if self.mode is Mode.REPLICATE and last >= self.next:
+            if not self.inflight:
+                self.moved_at = now
+            self.inflight.append(last)
+            self.next = last + 1

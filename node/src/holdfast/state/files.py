@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""State files: a snapshot of the state at one index, on this server's disk or on its way to another.
+
+`HFSTATE1`, then blocks `u32 length | u32 crc | payload` (msgpack list of [key, value, revision]), then an end block of length 0 whose
+crc is the number of entries modulo 2**32. The sha256 of the whole file goes with it wherever it goes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+import msgpack
+
+MAGIC = b"HFSTATE1"
+_HEAD = struct.Struct("<II")
+_BLOCK = 256 * 1024
+_READ = 1024 * 1024
+
+
+class StateFileError(Exception):
+    """The file is not a whole, undamaged state file. The text names it."""
+
+
+def write(
+    path: Path, items: Mapping[str, tuple[bytes, int]], pause: Callable[[], None] = lambda: None
+) -> tuple[int, str]:
+    """Write a durable state file (0600) and return (size, sha256). `pause` is called between blocks; may run in a thread."""
+    digest = hashlib.sha256()
+    size = 0
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        for piece in _pieces(items):
+            file.write(piece)
+            digest.update(piece)
+            size += len(piece)
+            pause()
+        file.flush()
+        os.fsync(file.fileno())
+    return size, digest.hexdigest()
+
+
+def _pieces(items: Mapping[str, tuple[bytes, int]]) -> Iterator[bytes]:
+    yield MAGIC
+    block: list[tuple[str, bytes, int]] = []
+    filled = 0
+    for key, (value, revision) in items.items():
+        block.append((key, value, revision))
+        filled += len(key) + len(value)
+        if filled >= _BLOCK:
+            yield _block(block)
+            block, filled = [], 0
+    if block:
+        yield _block(block)
+    yield _HEAD.pack(0, len(items) & 0xFFFFFFFF)
+
+
+def _block(entries: list[tuple[str, bytes, int]]) -> bytes:
+    payload = msgpack.packb(entries)
+    return _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
+
+
+def read(path: Path) -> dict[str, tuple[bytes, int]]:
+    """Every entry of a state file. Raises StateFileError."""
+    items: dict[str, tuple[bytes, int]] = {}
+    with path.open("rb") as file:
+        if file.read(len(MAGIC)) != MAGIC:
+            raise StateFileError(f"{path.name} is not a state file")
+        while True:
+            head = file.read(_HEAD.size)
+            if len(head) != _HEAD.size:
+                raise StateFileError(f"{path.name} ends too early")
+            length, crc = _HEAD.unpack(head)
+            if length == 0:
+                if crc != len(items) & 0xFFFFFFFF:
+                    raise StateFileError(f"{path.name} lacks entries")
+                return items
+            payload = file.read(length)
+            if len(payload) != length or zlib.crc32(payload) != crc:
+                raise StateFileError(f"{path.name} is damaged near offset {file.tell()}")
+            for key, value, revision in msgpack.unpackb(payload):
+                items[key] = (value, revision)
+
+
+def sha256_of(file: BinaryIO) -> str:
+    """The sha256 (hex) of the rest of an open file, read in pieces."""
+    digest = hashlib.sha256()
+    while piece := file.read(_READ):
+        digest.update(piece)
+    return digest.hexdigest()
