@@ -91,12 +91,11 @@ options:
     description:
       - The token that the requests are made with.
       - Default is E(BAO_TOKEN) or E(VAULT_TOKEN).
-      - Mutually exclusive with O(token_file).
     type: str
   token_file:
     description:
       - A file on the host where the module runs that holds the token, alone or as C(root_token) of what M(holdfast.raft.raft_bootstrap)
-        kept. So it never passes through a variable.
+        kept. So it never passes through a variable. Wins over O(token).
     type: path
   namespace:
     description:

@@ -73,10 +73,6 @@ class Client:
         self.settings = settings
         self._session = _session(settings)
 
-    def at(self, url: str) -> Client:
-        """The client of another server of the same cluster."""
-        return self if url.rstrip("/") == self.url else Client(url, self.settings)
-
     def get(self, path: str, ok: t.Sequence[int] = (200,)) -> Answer:
         return self._json("GET", path, None, ok)
 

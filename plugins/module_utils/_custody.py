@@ -180,7 +180,7 @@ def _bytes(path: str) -> bytes | None:
     try:
         with open(path, "rb") as stream:
             return stream.read()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as exc:
         raise CustodyError(f"{path} cannot be read: {exc.strerror}") from exc

@@ -87,7 +87,6 @@ def shares() -> Spec:
     }
 
 
-EXCLUSIVE_TOKEN = [("token", "token_file")]
 EXCLUSIVE_SHARES = [("shares", "shares_file", "shares_command")]
 
 
@@ -95,7 +94,7 @@ def settings_of(module: AnsibleModule) -> Settings:
     """The transport settings; a token read from token_file is masked in everything the module returns."""
     params = module.params
     token = params.get("token")
-    if params.get("token_file") and not token:
+    if params.get("token_file"):  # wins: the token may come from the environment
         token = token_in(read_secret_file(params["token_file"]))
         if not token:
             raise CustodyError(f"no token in {params['token_file']}: it holds neither one word nor a root_token")

@@ -62,12 +62,13 @@ class Cluster:
             raise RaftError("no API address given; set the option url or the environment variable VAULT_ADDR or BAO_ADDR")
         self.urls = [url.rstrip("/") for url in urls]
         self.settings = settings
+        self._clients: dict[str, Client] = {}  # one connection per server, kept open between readings
 
     def leader(self) -> Client:
         """The client of the leader. Raises Unreachable when no address knows one that answers."""
         reasons = []
         for url in list(self.urls):
-            client = Client(url, self.settings)
+            client = self._client(url)
             try:
                 found = client.get("sys/leader").body
                 if found.get("is_self"):
@@ -75,9 +76,9 @@ class Cluster:
                 address = found.get("leader_address", "").rstrip("/")
                 if not address:
                     reasons.append(f"{url} knows no leader")
-                elif Client(address, self.settings).get("sys/leader").body.get("is_self"):
+                elif self._client(address).get("sys/leader").body.get("is_self"):
                     self._learn([address])
-                    return Client(address, self.settings)
+                    return self._client(address)
                 else:
                     reasons.append(f"{url} names {address}, which does not lead any more")
             except Sealed:
@@ -96,6 +97,9 @@ class Cluster:
         view = parse_view(configuration, _optional(client, f"{RAFT}/autopilot/state"), _optional(client, "sys/ha-status"))
         self._learn(server.api_address for server in view.servers)
         return view
+
+    def _client(self, url: str) -> Client:
+        return self._clients.get(url) or self._clients.setdefault(url, Client(url, self.settings))
 
     def _learn(self, urls: t.Iterable[str]) -> None:
         self.urls += [url.rstrip("/") for url in urls if url and url.rstrip("/") not in self.urls]

@@ -122,7 +122,6 @@ def main() -> None:
             "min_quorum": {"type": "int"},
             "max_trailing_logs": {"type": "int"},
         },
-        mutually_exclusive=_module.EXCLUSIVE_TOKEN,
         supports_check_mode=True,
     )
     _module.run(module, run)

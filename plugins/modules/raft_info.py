@@ -180,7 +180,6 @@ def info(module: AnsibleModule) -> dict[str, object]:
 def main() -> None:
     module = AnsibleModule(
         argument_spec={**_module.connection(), **_module.authentication()},
-        mutually_exclusive=_module.EXCLUSIVE_TOKEN,
         supports_check_mode=True,
     )
     _module.run(module, info)

@@ -134,7 +134,6 @@ def main() -> None:
             "role": {"type": "str", "choices": ["voter", "non_voter"], "default": "voter"},
             "force": {"type": "bool", "default": False},
         },
-        mutually_exclusive=_module.EXCLUSIVE_TOKEN,
         supports_check_mode=True,
     )
     _module.run(module, run)

@@ -90,9 +90,7 @@ def test_after_every_interruption_the_rest_of_the_plan_is_planned(situation: tup
 
 @settings(max_examples=300, deadline=None)
 @given(situations(), st.data())
-def test_a_failure_in_the_middle_never_makes_a_step_unsafe(
-    situation: tuple[ClusterView, dict[str, str]], data: st.DataObject
-) -> None:
+def test_a_failure_in_the_middle_never_makes_a_step_unsafe(situation: tuple[ClusterView, dict[str, str]], data: st.DataObject) -> None:
     """A server dies between two steps: either the next step is refused, or it keeps the majority that is left."""
     seen, wanted = situation
     for _turn in range(20):
