@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
-from holdfast.core.types import Core, Operation, Request
+from typing import Any, Protocol
 
 
-async def open_dev_server(core: Core, api_addr: str) -> str:
+class DevCore(Protocol):
+    """What the core offers for this."""
+
+    async def start_dev(self, root_token: str = "") -> dict[str, Any]:
+        """Initialise with one share and unseal; the answer of sys/init."""
+
+
+async def open_dev_server(core: DevCore, api_addr: str, root_token: str) -> str:
     """Initialise and unseal `core`; returns the text for the terminal, with the root token and the one unseal key."""
-    keys = await core.initialize({"secret_shares": 1, "secret_threshold": 1})
-    await core.unseal({"key": keys["keys"][0]})
-    mount = {"type": "kv", "options": {"version": "2"}, "description": "key/value secret storage"}
-    await core.handle(Request(Operation.UPDATE, "sys/mounts/secret", mount, token=keys["root_token"]))
+    keys = await core.start_dev(root_token)
     return (
         "WARNING! dev mode is enabled: everything is in memory and gone when this process ends. "
         "Never run it in production.\n\n"

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import click
 
@@ -25,8 +26,11 @@ _LEVELS = click.Choice(["trace", "debug", "info", "warn", "error"])
 )
 @click.option("--dev", is_flag=True, help="In memory, unsealed, with a printed root token; for trying things out only.")
 @click.option("--dev-listen-address", default="127.0.0.1:8200", show_default=True)
+@click.option("--dev-root-token-id", default="", help="The root token of a development server.")
 @click.option("--log-level", type=_LEVELS, help="Wins over the configuration.")
-def server(paths: tuple[Path, ...], dev: bool, dev_listen_address: str, log_level: str | None) -> None:
+def server(
+    paths: tuple[Path, ...], dev: bool, dev_listen_address: str, dev_root_token_id: str, log_level: str | None
+) -> None:
     """Run a server in the foreground until SIGTERM or SIGINT; SIGHUP reloads certificates and the log level."""
     if dev == bool(paths):
         raise click.UsageError("give either --config or --dev")
@@ -39,7 +43,7 @@ def server(paths: tuple[Path, ...], dev: bool, dev_listen_address: str, log_leve
         config = read()
     except ConfigError as error:
         raise click.ClickException(str(error)) from None
-    _run(config, dev, read)
+    _run(config, dev_root_token_id if dev else None, read)
 
 
 def _dev_config(address: str) -> Config:
@@ -51,7 +55,8 @@ def _dev_config(address: str) -> Config:
     return Config(InmemConfig(), (listener,), api_addr=f"http://{join_host_port(host, port)}", cluster_name="dev")
 
 
-def _run(config: Config, dev: bool, reread: Callable[[], Config]) -> None:
+def _run(config: Config, dev: str | None, reread: Callable[[], Config]) -> None:
+    """`dev` is the wanted root token of a development server ("": a generated one), None for a real one."""
     import uvloop
 
     from holdfast.http.server import ListenError
@@ -71,17 +76,17 @@ def _run(config: Config, dev: bool, reread: Callable[[], Config]) -> None:
         raise click.ClickException(str(error)) from None
 
 
-async def _serve(config: Config, dev: bool, reread: Callable[[], Config], logger: logging.Logger) -> None:
+async def _serve(config: Config, dev: str | None, reread: Callable[[], Config], logger: logging.Logger) -> None:
     from holdfast.node import Node
 
     node = Node(config, logger)
     await node.start()
     try:
         click.echo(banner(config, [server.port for server in node.servers]))
-        if dev:
-            from holdfast.cli.dev import open_dev_server
+        if dev is not None:
+            from holdfast.cli.dev import DevCore, open_dev_server
 
-            click.echo(await open_dev_server(node.core, config.api_addr))
+            click.echo(await open_dev_server(cast(DevCore, node.core), config.api_addr, dev))
         await node.run(reread)
         logger.info("stopping")
     finally:

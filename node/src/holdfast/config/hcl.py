@@ -24,7 +24,7 @@ def parse_hcl(text: str, source: str) -> Block:
     )
     try:
         tree = hcl2.parses(text)
-        return _body(tree.body, source, 1, options)
+        return _body(tree.body, source, 0, options)
     except UnexpectedInput as error:
         line = error.line if isinstance(error.line, int) and error.line > 0 else text.count("\n") + 1
         raise ConfigError(f"{source}:{line}: this is not valid HCL{_near(text, line)}") from None
@@ -41,7 +41,7 @@ def _near(text: str, line: int) -> str:
 
 def _body(body: Any, source: str, line: int, options: Any) -> Block:
     """Convert one body of the library's tree: attributes to values, blocks to (lists of) `Block`."""
-    block = Block(source, 0 if line == 1 else line)
+    block = Block(source, line)
     for child in body.children:
         kind = type(child).__name__
         at = getattr(getattr(child, "_meta", None), "line", 0) or 0

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+
 from holdfast.config.tree import Listener
 from holdfast.core.types import Request, Response
 from holdfast.http.app import Application

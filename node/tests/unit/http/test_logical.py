@@ -7,6 +7,7 @@ import asyncio
 from typing import Any
 
 import pytest
+
 from holdfast.core.types import ApiError, Operation, Response
 from holdfast.storage.types import EntryTooLarge, MembershipRefused, NoSpace, OutcomeUnknown, PreconditionFailed
 
@@ -121,7 +122,10 @@ async def test_unexpected_error_hides_everything(running: Any, connection: Any, 
         (b'{"a":1', "failed to decode JSON input: unexpected EOF"),
         (b'{"a":"x', "failed to decode JSON input: unexpected EOF"),
         (b"{]", "failed to decode JSON input: invalid character ']' at offset 1"),
-        (b"[1]", "failed to decode JSON input: json: cannot unmarshal array into Go value of type map[string]interface {}"),
+        (
+            b"[1]",
+            "failed to decode JSON input: json: cannot unmarshal array into Go value of type map[string]interface {}",
+        ),
         (b'{"a":NaN}', "failed to decode JSON input: invalid character 'N' looking for beginning of value"),
         (b"\xff\xfe\xff", "failed to decode JSON input: the document is not UTF-8"),
         (b"[" * 100_000, "failed to decode JSON input: the document is nested too deeply"),

@@ -7,6 +7,7 @@ import random
 from typing import Any
 
 import pytest
+
 from holdfast.core.types import Operation
 
 _LIST = b"LIST /v1/secret/metadata HTTP/1.1\r\nHost: t\r\n\r\n"

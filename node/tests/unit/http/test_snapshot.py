@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from holdfast.core.types import ApiError, StandbyError
 from holdfast.snapshot.archive import ArchiveReader
 from holdfast.snapshot.restore import MISMATCH, Restorer
@@ -153,7 +154,8 @@ async def test_bad_bodies_change_nothing(setup: Any, kind: str, monkeypatch: Any
         if kind == "no keyring":
             monkeypatch.setitem(globals(), "ENTRIES", ENTRIES[1:])
         data = await download(found)
-        body = {"empty": b"", "garbage": b"x" * 700, "truncated": data[: len(data) // 2], "last byte": data[:-1]}.get(kind, data)
+        bodies = {"empty": b"", "garbage": b"x" * 700, "truncated": data[: len(data) // 2], "last byte": data[:-1]}
+        body = bodies.get(kind, data)
         for path in (PATH, PATH + "-force"):
             answer = await found.connection.ask("POST", path, body)
             assert answer.status == 400
@@ -197,11 +199,11 @@ async def test_a_download_that_fails_at_once_is_a_500(setup: Any) -> None:
     async with setup() as found:
 
         async def fails() -> Source:
-            raise StorageError("raft error when taking snapshot: the disk is full")
+            raise StorageError("raft error when taking snapshot")
 
         found.cluster.open_snapshot = fails
         answer = await found.connection.ask("GET", PATH)
-        assert (answer.status, answer.json()) == (500, {"errors": ["raft error when taking snapshot: the disk is full"]})
+        assert (answer.status, answer.json()) == (500, {"errors": ["raft error when taking snapshot"]})
 
 
 async def test_one_restore_at_a_time_and_progress(setup: Any) -> None:
@@ -210,8 +212,10 @@ async def test_one_restore_at_a_time_and_progress(setup: Any) -> None:
         found.cluster.gate = asyncio.Event()
         other = await found.running.connect()
         first = asyncio.create_task(other.ask("POST", PATH, data))
-        while (status := (await found.connection.ask("GET", PATH + "-status")).json()["data"])["stage"] != "replicating":
+        status = {"stage": ""}
+        while status["stage"] != "replicating":
             await asyncio.sleep(0.005)
+            status = (await found.connection.ask("GET", PATH + "-status")).json()["data"]
         assert status["total"] > 0
         answer = await found.connection.ask("POST", PATH, data)
         assert answer.status == 400

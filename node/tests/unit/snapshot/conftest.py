@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
+
 from holdfast.snapshot.archive import ArchiveWriter, Meta, SnapshotServer
 from holdfast.state.records import encode_entry
 

@@ -12,11 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from holdfast.snapshot.archive import ArchiveReader, ArchiveWriter, Meta, SnapshotError, Verified
 from holdfast.snapshot.inspect import inspect, verify
 from holdfast.state.records import EntryDecoder, encode_entry
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 def read(data: bytes, piece: int = 1 << 20, on_state: Any = None) -> Verified:
@@ -125,7 +126,7 @@ def test_meta_must_fit_and_make_sense() -> None:
         members["meta.json"] = meta
         digest = hashlib.sha256(meta).hexdigest().encode()
         members["SHA256SUMS"] = digest + b"  meta.json\n" + members["SHA256SUMS"].splitlines(True)[1]
-        with pytest.raises(SnapshotError, match="meta.json of the snapshot is not valid"):
+        with pytest.raises(SnapshotError, match=r"meta\.json of the snapshot is not valid"):
             read(tar_of(list(members.items())))
 
 
@@ -171,8 +172,8 @@ def test_damaged_tar_is_never_anything_but_a_snapshot_error(data: st.DataObject)
         plain[position] = data.draw(st.integers(0, 255))
     try:
         verify(iter([gzip.compress(bytes(plain))]))
-    except SnapshotError as error:
-        assert str(error)
+    except SnapshotError:
+        pass  # any other exception fails the test
 
 
 def test_inspect(real_archive: bytes) -> None:

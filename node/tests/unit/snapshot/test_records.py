@@ -6,9 +6,10 @@ from __future__ import annotations
 import io
 
 import pytest
-from holdfast.state.records import EntryDecoder, RecordError, decode_entries, encode_entry, encoded_size
 from hypothesis import given
 from hypothesis import strategies as st
+
+from holdfast.state.records import EntryDecoder, RecordError, decode_entries, encode_entry, encoded_size
 
 ENTRIES = st.lists(st.tuples(st.text(max_size=300), st.binary(max_size=400)), max_size=8)
 
