@@ -171,11 +171,8 @@ class Node:
         return self.world.now * self.rate + self.offset
 
     def bootstrap(self, configuration: Configuration | None, cluster_id: str) -> None:
-        log = wal.create(self.disk, cluster_id, self.id, SEGMENT)
-        if configuration is not None:
-            log.entry(Entry(bytes([MEMBERSHIP]) + configuration.pack(), 2, 1))
-            log.meta(1, None)
-            log.write(log.take())
+        first = [Entry(bytes([MEMBERSHIP]) + configuration.pack(), 2, 1)] if configuration else []
+        wal.create(self.disk, cluster_id, self.id, SEGMENT, first, 1 if first else 0)
 
     def start(self) -> None:
         self.generation += 1

@@ -65,6 +65,11 @@ class Leadership:
         for new in sorted(wanted - self.progress.keys()):
             self.progress[new] = Progress(raft.log.last, now)
 
+    def restart(self, peer: str, now: float) -> None:
+        """`peer` joined anew under its old id: what its earlier self acknowledged counts no more."""
+        self.progress[peer] = Progress(self.raft.log.last, now)
+        self._snapshots.pop(peer, None)
+
     # --- every step ---
 
     def has_quorum(self, now: float) -> bool:

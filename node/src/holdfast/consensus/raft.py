@@ -126,9 +126,7 @@ class Raft(Seam):
         now = self.clock()
         leading = self.leadership
         if leading is not None and not leading.has_quorum(now):
-            self._follow(self.current_term, None)
-            self.election.forget_leader()
-            self.election.reset(now)
+            self.resign()
         if self.leadership is None and self.election.expired(now):
             self._campaign(now)
         if self.leadership is not None:
@@ -233,6 +231,12 @@ class Raft(Seam):
         for (other, _), sender in self._serving.items():
             if other == peer:
                 sender.lost()
+
+    def resign(self) -> None:
+        """Follow from now on, without a leader."""
+        self._follow(self.current_term, None)
+        self.election.forget_leader()
+        self.election.reset(self.clock())
 
     def campaign_now(self) -> None:
         """Do not wait for the election timeout (a new single-server cluster)."""

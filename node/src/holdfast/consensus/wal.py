@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -257,17 +257,18 @@ def _record(sequence: int, kind: int, payload: bytes) -> bytes:
     return _RECORD.pack(len(payload), crc, kind) + payload
 
 
-def create(disk: Disk, cluster_id: str, node_id: str, segment_size: int) -> Wal:
-    """A new, empty, durable log in an empty directory."""
-    head = Head(cluster_id, node_id)
+def create(
+    disk: Disk, cluster_id: str, node_id: str, segment_size: int, entries: Sequence[Entry] = (), term: int = 0
+) -> None:
+    """A new durable log in an empty directory, complete or not there at all; read it with `recover`."""
     name = segment_name(1)
-    record = _record(1, HEAD, head.pack(1))
+    parts = [_record(1, HEAD, Head(cluster_id, node_id).pack(1)), _record(1, META, msgpack.packb([term, None]))]
+    parts += [_record(1, ENTRY, _ENTRY.pack(e.index, e.term) + e.command) for e in entries]
     disk.create("new-" + name, segment_size)
-    disk.write("new-" + name, 0, record)
+    disk.write("new-" + name, 0, b"".join(parts))
     disk.sync("new-" + name)
     disk.rename("new-" + name, name)
     disk.sync_dir()
-    return Wal(disk, head, [_Segment(1, 1, len(record), segment_size)], segment_size)
 
 
 def exists(disk: Disk) -> bool:
