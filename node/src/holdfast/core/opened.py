@@ -7,6 +7,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from holdfast.barrier import seal
@@ -108,19 +109,19 @@ class Opened:
         self.stop()
         if self._cluster is not None:
             self._cluster.set_autopilot(load_autopilot(self.barrier))
-        self._spawn(self.tokens.sweep())
-        self._spawn(self.mounts.purge_orphans())
+        self._spawn(self.tokens.sweep)
+        self._spawn(self.mounts.purge_orphans)
         item = self.barrier.get(RAFT_TLS_KEY)
         if self.ca is not None and (item is None or item.value != self.ca.to_bytes()):
-            self._spawn(self._store_ca(self.ca))
+            self._spawn(partial(self._store_ca, self.ca))
 
     async def _store_ca(self, ca: ClusterCa) -> None:
         await self.barrier.commit([Put(RAFT_TLS_KEY, ca.to_bytes())])
 
-    def _spawn(self, job: Awaitable[None]) -> None:
+    def _spawn(self, job: Callable[[], Awaitable[None]]) -> None:
         async def run() -> None:
             try:
-                await job
+                await job()
             except StorageError as error:  # leadership went away, or the disk is full; the next leader does it again
                 self._logger.warning("background work stopped: %s", error)
 
