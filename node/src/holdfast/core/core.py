@@ -85,6 +85,19 @@ class HoldfastCore:
         except StorageError as error:
             raise translate(error) from None
 
+    async def seal_wrap(self, data: bytes) -> bytes:
+        """`data` encrypted under the seal key, a protobuf BlobInfo (snapshots' SHA256SUMS.sealed). ApiError(503) when sealed."""
+        return seal.encrypt(self._seal_key(), data)
+
+    async def seal_open(self, blob: bytes) -> bytes:
+        """The plaintext of a blob of `seal_wrap`. Raises ValueError when another seal key made it."""
+        return seal.decrypt(self._seal_key(), blob)
+
+    def _seal_key(self) -> bytes:
+        if self._opened is None:
+            raise sealed()
+        return self._opened.kek()
+
     def _active(self) -> Opened:
         if self._removed:
             raise removed()
