@@ -44,6 +44,7 @@ class Join:
     request: t.Mapping[str, t.Any]
     shares: t.Sequence[str]
     role: str
+    wait_for: str
     replace: bool
     waiter: Waiter
     node: Node = dataclasses.field(init=False)
@@ -59,7 +60,9 @@ class Join:
     def predict(self) -> dict[str, t.Any]:
         """The state that the run would lead to."""
         sealed = self.node.sealed and not self.shares and (not self.node.initialized or self.node.seal_type == "shamir")
-        role = self.role.replace("_", "-") if self.cluster else "unknown"
+        member, role = self._member(), self.role.replace("_", "-") if self.cluster else "unknown"
+        if role == "voter" and self.wait_for == "member" and not (member and member.voter):
+            role = "learner"
         return {"initialized": True, "sealed": sealed, "role": role}
 
     def join(self) -> None:
@@ -79,7 +82,7 @@ class Join:
         self.node = read_node(self.joiner)
         if self.cluster and wait and not self.node.sealed:
             self._arrive()
-            reconcile(self.cluster, {self.node_id: self.role}, self.waiter)
+            reconcile(self.cluster, {self.node_id: self.role}, self.waiter, wait=self.wait_for == "role")
         self.view = self._read_view()
         return self._state()
 

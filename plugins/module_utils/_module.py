@@ -90,11 +90,15 @@ def shares() -> Spec:
 EXCLUSIVE_SHARES = [("shares", "shares_file", "shares_command")]
 
 
-def settings_of(module: AnsibleModule) -> Settings:
-    """The transport settings; a token read from token_file is masked in everything the module returns."""
+def settings_of(module: AnsibleModule, needs_token: bool = True) -> Settings:
+    """The transport settings; a token read from token_file is masked in everything the module returns.
+
+    Where the work C(needs_token) not at all (the file may come to be only by it), a missing token_file is no error.
+    """
     params = module.params
     token = params.get("token")
-    if params.get("token_file"):  # wins: the token may come from the environment
+    if params.get("token_file") and (needs_token or os.path.exists(params["token_file"])):
+        # It wins over the token, which may come from the environment.
         token = token_in(read_secret_file(params["token_file"]))
         if not token:
             raise CustodyError(f"no token in {params['token_file']}: it holds neither one word nor a root_token")

@@ -140,7 +140,7 @@ def custody_of(params: dict[str, object]) -> Custody:
 def run(module: AnsibleModule) -> dict[str, object]:
     params = module.params
     job = _bootstrap.Bootstrap(
-        client=Client(params["url"], _module.settings_of(module)),
+        client=Client(params["url"], _module.settings_of(module, needs_token=False)),
         peers=params["peers"],
         custody=custody_of(params),
         request=_bootstrap.request_of(params),

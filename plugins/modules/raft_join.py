@@ -96,6 +96,14 @@ options:
     description: Join as a server that never votes. Needs OpenBao 2.2 or holdfast. Where a join loses it, it is demoted afterwards.
     type: bool
     default: false
+  wait_for:
+    description:
+      - What to wait for, as far as shares and token allow it. V(role) is that it votes, or is a non-voter with O(non_voter=true).
+      - V(member) is earlier, as soon as the leader lists it. Several servers can so become voters at the same time, while
+        M(holdfast.raft.raft_peer) waits for all of them.
+    type: str
+    choices: [member, role]
+    default: role
   replace:
     description:
       - A voter of this node_id is a member, but the server is empty (its disk was wiped or replaced). Remove the old one first, if
@@ -144,6 +152,7 @@ def run(module: AnsibleModule) -> dict[str, object]:
         request=_join.request_of(params),
         shares=_module.shares_of(module),
         role="non_voter" if params["non_voter"] else "voter",
+        wait_for=params["wait_for"],
         replace=params["replace"],
         waiter=_module.waiter_of(module),
     )
@@ -177,6 +186,7 @@ def main() -> None:
             "leader_tls_servername": {"type": "str"},
             "retry": {"type": "bool", "default": False},
             "non_voter": {"type": "bool", "default": False},
+            "wait_for": {"type": "str", "choices": ["member", "role"], "default": "role"},
             "replace": {"type": "bool", "default": False},
         },
         mutually_exclusive=[

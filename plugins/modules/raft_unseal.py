@@ -14,6 +14,7 @@ description:
   - Unseals one or many servers of a cluster, each with as many shares as it asks for, and waits until they are unsealed.
   - Progress that somebody else left behind is reset first. Servers that are unsealed stay as they are.
   - Servers with an automatic seal are only waited for.
+  - Unsealing needs no token. The options of one are accepted, so that defaults of the action group do no harm.
 author:
   - The holdfast developers (@holdfast)
 extends_documentation_fragment:
@@ -21,12 +22,20 @@ extends_documentation_fragment:
   - holdfast.raft._attributes.actiongroup_raft
   - holdfast.raft._connection
   - holdfast.raft._connection.many
+  - holdfast.raft._connection.token
   - holdfast.raft._shares
   - holdfast.raft._wait
 options:
   url:
     description:
       - The API addresses of the servers to unseal, all of them.
+  ignore:
+    description:
+      - Servers to leave out instead of failing.
+    type: list
+    elements: str
+    choices: [uninitialized, unreachable]
+    default: []
 """
 
 EXAMPLES = r"""
@@ -59,8 +68,14 @@ from ansible_collections.holdfast.raft.plugins.module_utils._unseal import neede
 
 
 def run(module: AnsibleModule) -> dict[str, object]:
-    settings, shares = _module.settings_of(module), _module.shares_of(module)
-    before = read_nodes([url.rstrip("/") for url in module.params["url"]], settings)
+    settings, shares = _module.settings_of(module, needs_token=False), _module.shares_of(module)
+    ignored = module.params["ignore"]
+    before = [
+        node
+        for node in read_nodes([url.rstrip("/") for url in module.params["url"]], settings)
+        if not ("unreachable" in ignored and not node.reachable)
+        and not ("uninitialized" in ignored and node.reachable and not node.initialized)
+    ]
     for node in before:
         if not node.reachable:
             raise Unreachable(node.error)
@@ -82,7 +97,13 @@ def run(module: AnsibleModule) -> dict[str, object]:
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={**_module.connection(), **_module.shares(), **_module.waiting()},
+        argument_spec={
+            **_module.connection(),
+            **_module.authentication(),
+            **_module.shares(),
+            **_module.waiting(),
+            "ignore": {"type": "list", "elements": "str", "choices": ["uninitialized", "unreachable"], "default": []},
+        },
         mutually_exclusive=_module.EXCLUSIVE_SHARES,
         supports_check_mode=True,
     )
