@@ -54,7 +54,7 @@ def _parse_hcl(text: str) -> dict[str, Any]:
     from lark.exceptions import LarkError, UnexpectedInput
 
     try:
-        document = hcl2.loads(text if text.endswith("\n") else text + "\n")
+        document = hcl2.loads(text)
     except UnexpectedInput as error:
         raise PolicySyntaxError(f"At {error.line}:{error.column}: the text is not valid HCL here") from None
     except (LarkError, ValueError, RecursionError) as error:

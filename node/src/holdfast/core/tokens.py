@@ -250,12 +250,13 @@ class TokenStore:
         The token itself goes last and together with whatever children it has then, so neither an interruption nor a
         child made meanwhile leaves a token that outlives its parent.
         """
+        loaded = self._load(salted)
+        top = f"{PARENT_PREFIX}{loaded[0].parent}/{salted}" if loaded and loaded[0].parent else ""
         while True:
-            if orphan_children:
-                members, ops = [salted], [*self._adoption(salted), *self._removal(salted)]
-            else:
-                members = self._family(salted)
-                ops = [op for member in members for op in self._removal(member)]
+            members = {salted: top} if orphan_children else self._family(salted, top)
+            ops: list[Op] = self._adoption(salted) if orphan_children else []
+            for member, index in members.items():
+                ops += self._removal(member, index)
             batch, *rest = batches(ops)
             await self._barrier.commit(batch)
             for member in members:
@@ -263,15 +264,15 @@ class TokenStore:
             if not rest:
                 return
 
-    def _family(self, salted: str) -> list[str]:
-        """The token and all its descendants, deepest first."""
-        found, known = [salted], {salted}
-        for member in found:
+    def _family(self, salted: str, top: str) -> dict[str, str]:
+        """The token and all its descendants, deepest first, each with the index key that it is found by."""
+        found, queue = {salted: top}, [salted]
+        for member in queue:
             for child in self._barrier.list(f"{PARENT_PREFIX}{member}/"):
-                if child not in known:
-                    known.add(child)
-                    found.append(child)
-        return found[::-1]
+                if child not in found:
+                    found[child] = f"{PARENT_PREFIX}{member}/{child}"
+                    queue.append(child)
+        return {member: found[member] for member in reversed(queue)}
 
     def _adoption(self, salted: str) -> list[Op]:
         """What makes the token's children orphans."""
@@ -285,18 +286,17 @@ class TokenStore:
                 self._cache.pop(child, None)
         return ops
 
-    def _removal(self, salted: str) -> list[Op]:
-        """Everything of one token; its entry last, because the rest is found through it."""
+    def _removal(self, salted: str, index: str) -> list[Op]:
+        """Everything of one token, in an order that can be cut anywhere: what the rest is found by goes last."""
         ops: list[Op] = []
         loaded = self._load(salted)
         if loaded is not None:
-            entry = loaded[0]
             self.salted("")
-            ops.append(Delete(ACCESSOR_PREFIX + _salt(self._salt_bytes, entry.accessor)))
-            if entry.parent:
-                ops.append(Delete(f"{PARENT_PREFIX}{entry.parent}/{salted}"))
-            ops += (Delete(key) for key in self._belongings(entry))
+            ops.append(Delete(ACCESSOR_PREFIX + _salt(self._salt_bytes, loaded[0].accessor)))
+            ops += (Delete(key) for key in self._belongings(loaded[0]))
         ops.append(Delete(ID_PREFIX + salted))
+        if index:
+            ops.append(Delete(index))
         return ops
 
     # -- expiry

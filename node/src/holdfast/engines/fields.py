@@ -19,8 +19,8 @@ _UNITS = {
     "m": 60 * 10**9,
     "h": 3600 * 10**9,
 }
-_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
-_DAYS = re.compile(r"(\d+)d")
+_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
+_DAYS = re.compile(r"([0-9]+)d")
 _MAX_SECONDS = 2**63 / 10**9  # a Go duration is an int64 of nanoseconds
 _TRUE = {"1", "t", "true"}
 _FALSE = {"0", "f", "false", ""}

@@ -186,7 +186,7 @@ class FakeCluster:
         elif eligible and world.leader is None and self in world.candidates():
             world.elect(self)
 
-    async def transfer_leadership(self, to: str | None = None, timeout: float = 10.0) -> None:  # noqa: ASYNC109
+    async def transfer_leadership(self, to: str | None = None, timeout: float = 10.0) -> None:
         assert self.world is not None
         others = [cluster for cluster in self.world.candidates() if cluster is not self]
         if not others:
