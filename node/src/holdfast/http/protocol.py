@@ -17,6 +17,8 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from holdfast.http.cycle import ApiCycle
+
 _VERB = re.compile(rb"(LIST|SCAN) ")
 _VERBS = (b"LIST ", b"SCAN ")
 _STARTS = frozenset(verb[:length] for verb in _VERBS for length in range(1, 5))
@@ -115,8 +117,9 @@ class ApiProtocol(HttpToolsProtocol):
             if name == b"content-length":
                 self._body_left = int(value)
         super().on_headers_complete()
+        # The task that runs the application has been created but has not started: it sees these changes.
+        self.cycle.__class__ = ApiCycle
         if self._verb:
-            # The task that runs the application has been created but has not started: it sees the real method.
             self.scope["method"], self._verb = self._verb, ""
 
     def on_body(self, body: bytes) -> None:
