@@ -121,9 +121,11 @@ class Joiner:
         self.pending: Challenge | None = None
         self.config: seal.SealConfig | None = None  # of the cluster, until its own is replicated
 
-    async def ask(self, client: LeaderClient, non_voter: bool) -> Challenge:
-        """Fetch a challenge. Raises JoinError."""
-        body = {"server_id": self._cluster.node_id, "cluster_addr": self._cluster.cluster_addr}
+    async def ask(self, client: LeaderClient, non_voter: bool, *, announce: bool = True) -> Challenge:
+        """Fetch a challenge. `announce`: let the leader refuse an id or address that is taken. Raises JoinError."""
+        body = {"server_id": self._cluster.node_id}
+        if announce:
+            body["cluster_addr"] = self._cluster.cluster_addr
         try:
             data = await asyncio.to_thread(client.post, "sys/storage/raft/bootstrap/challenge", body)
         except LeaderError as error:
@@ -182,7 +184,7 @@ class Joiner:
         Raises ApiError 400 then. A leader that cannot be asked changes nothing, as for OpenBao.
         """
         try:
-            challenge = await self.ask(params.client(), params.non_voter)
+            challenge = await self.ask(params.client(), params.non_voter, announce=False)
         except (JoinError, ApiError) as error:
             self._logger.info("join: already a member; the given address was not asked: %s", error)
             return
