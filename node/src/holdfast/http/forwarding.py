@@ -11,7 +11,7 @@ from holdfast.core.types import StandbyError
 from holdfast.http.context import Context
 from holdfast.http.envelope import errors
 from holdfast.http.message import Call, Reply
-from holdfast.storage.types import ForwardReply, ForwardRequest, NotLeader
+from holdfast.storage.types import ForwardReply, ForwardRequest, NotLeader, OutcomeUnknown
 
 NO_ACTIVE_NODE = "local node not active but active cluster node not found"
 _NO_REDIRECT_TARGET = "no active Vault instance found"
@@ -26,6 +26,7 @@ _CARRIED = (
     b"x-vault-request",
     b"content-type",
 )
+_READS = ("GET", "HEAD", "LIST", "SCAN")  # may be asked again when the answer was lost
 
 Local = Callable[[Context, Call], Awaitable[Reply]]
 
@@ -53,6 +54,9 @@ async def send_to_leader(context: Context, call: Call, local: Local) -> Reply:
                     return _from_forward(reply)
         except (NotLeader, StandbyError):
             pass
+        except OutcomeUnknown:
+            if call.method not in _READS:
+                raise
         if loop.time() >= deadline:
             return errors(500, NO_ACTIVE_NODE)
         await asyncio.sleep(_POLL)

@@ -120,3 +120,16 @@ async def test_forwarded_requests_cannot_reach_local_endpoints(serve: Any) -> No
         await leader.app.forwarded(ForwardRequest("PUT", "/v1/sys/unseal", (), b'{"key":"x"}'))
         assert leader.core.calls == []
         assert leader.core.requests[0].path == "sys/unseal"
+
+
+async def test_a_read_whose_answer_was_lost_is_asked_again(serve: Any) -> None:
+    async with serve() as leader, serve(cluster=FakeCluster(), election_wait=5) as standby:
+
+        async def lost_once(request: ForwardRequest) -> ForwardReply:
+            if len(standby.context.cluster.sent) == 1:
+                raise OutcomeUnknown("the connection to the leader broke")
+            return await leader.app.forwarded(request)
+
+        standby.context.cluster.link = lost_once
+        standby.core.answer = lambda request: StandbyError()
+        assert (await (await standby.connect()).ask("GET", "/v1/secret/x")).status == 200
