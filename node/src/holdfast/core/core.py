@@ -86,7 +86,7 @@ class HoldfastCore:
             raise translate(error) from None
 
     async def seal_wrap(self, data: bytes) -> bytes:
-        """`data` encrypted under the seal key, a protobuf BlobInfo (snapshots' SHA256SUMS.sealed). ApiError(503) when sealed."""
+        """`data` encrypted under the seal key: a BlobInfo, as in SHA256SUMS.sealed. Raises ApiError 503 when sealed."""
         return seal.encrypt(self._seal_key(), data)
 
     async def seal_open(self, blob: bytes) -> bytes:

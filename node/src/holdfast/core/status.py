@@ -93,6 +93,7 @@ def ha_status(cluster: Cluster | None, api_addr: str, version: str) -> dict[str,
         "active_node": True,
         "last_echo": None,
         "version": version,
+        "upgrade_version": version,
     }
     if cluster is None:
         return {"nodes": [own]}
@@ -112,6 +113,7 @@ def ha_status(cluster: Cluster | None, api_addr: str, version: str) -> dict[str,
                 "active_node": False,
                 "last_echo": None if contact is None else rfc3339(time.time() - contact),
                 "version": health.version if health else "",
+                "upgrade_version": health.version if health else "",
             }
         )
     return {"nodes": nodes}

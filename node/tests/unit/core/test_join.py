@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from holdfast.core.cluster_ca import new_request
+from holdfast.storage.types import Delete, Event, Put
 
 NewNode = Callable[..., Any]
 GENERIC = "failed to join raft cluster: failed to get raft challenge"
@@ -420,3 +421,42 @@ async def test_a_key_that_does_not_belong_to_the_certificate(new_node: NewNode, 
     status, answer = await new_node("raft2").call("POST", "sys/storage/raft/join", body)
     assert status == 400
     assert "does not belong" in answer["errors"][0]
+
+
+async def test_sealing_the_leader_hands_over_and_a_standby_can_be_sealed(cluster: Any, new_node: NewNode) -> None:
+    node = new_node("raft2")
+    async with serving(cluster) as server:
+        await node.call("POST", "sys/storage/raft/join", {"leader_api_addr": server.url})
+        await node.unseal(cluster.keys)
+        await eventually(lambda: not node.core.sealed())
+    await cluster.cluster.promote("raft2")
+    await cluster.call("POST", "sys/mounts/kv1", {"type": "kv"})
+    await cluster.call("POST", "kv1/a", {"v": 1})
+    assert (await cluster.call("PUT", "sys/seal"))[0] == 204
+    assert cluster.core.sealed()
+    status, body = await node.call("GET", "kv1/a", token=cluster.token)
+    assert (status, body["data"]) == (200, {"v": 1})
+    await cluster.unseal()
+    assert (await cluster.call("GET", "sys/health"))[0] == 429
+    assert (await cluster.call("PUT", "sys/seal", token="s.no"))[0] == 403
+    assert (await cluster.call("PUT", "sys/seal"))[0] == 204
+    assert cluster.core.sealed()
+    await node.core.shutdown()
+
+
+async def test_a_server_that_joins_after_a_restore_of_another_cluster(cluster: Any, new_node: NewNode) -> None:
+    other = new_node("other")
+    await other.init(1, 1)
+    target, source = cluster.cluster.world.storage, other.cluster.world.storage
+    await target.commit([Delete(key) for key in target.scan("")])
+    await target.commit([Put(key, source.get(key).value) for key in source.scan("")])
+    cluster.cluster.emit(Event.STATE_REPLACED)
+    assert cluster.core.sealed()
+    await cluster.unseal(other.keys)
+    node = new_node("raft2")
+    async with serving(cluster) as server:
+        assert (await node.call("POST", "sys/storage/raft/join", {"leader_api_addr": server.url}))[0] == 200
+        assert node.core.seal_status()["t"] == 1
+        await node.unseal(other.keys)
+        await eventually(lambda: not node.core.sealed())
+    await node.core.shutdown()
