@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import traceback
 import typing as t
 from urllib.parse import urljoin, urlsplit
@@ -23,6 +24,7 @@ from ansible_collections.holdfast.raft.plugins.module_utils._errors import (
     MissingLibrary,
     NotFound,
     OutcomeUnknown,
+    RaftError,
     Sealed,
     Unreachable,
 )
@@ -63,12 +65,19 @@ class Answer:
 
 
 class Client:
-    """One API address. Raises Unreachable (no answer) or ApiError (an error status) from every call."""
+    """One API address. Raises Unreachable (no answer) or ApiError (an error status) from every call.
+
+    Raises RaftError when it is made with files that are not there: no waiting would mend that.
+    """
 
     def __init__(self, url: str, settings: Settings) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise Unreachable(f"{url!r} is not an API address; it looks like https://host:8200")
+        for name in ("ca_cert", "ca_path", "client_cert", "client_key"):
+            path = getattr(settings, name)
+            if path and not os.path.exists(path):
+                raise RaftError(f"{name}: there is no {path} on the host where the module runs")
         self.url = url.rstrip("/")
         self.settings = settings
         self._session = _session(settings)

@@ -238,8 +238,10 @@ def main() -> None:
     parser.add_argument("--hash", default="")
     parser.add_argument("--listen", default="")
     parser.add_argument("--user", default="")
-    parser.add_argument("command", nargs="*")
-    options = parser.parse_args()
+    arguments = sys.argv[1:]
+    split = arguments.index("--") if "--" in arguments else len(arguments)
+    options = parser.parse_args(arguments[:split])
+    options.command = arguments[split + 1 :]
     options.run = options.run.absolute()
     try:
         result = {"start": start, "stop": stop, "reload": reload}[options.verb](options)

@@ -16,6 +16,7 @@ from ansible_collections.holdfast.raft.plugins.module_utils._errors import (
     Forbidden,
     NotFound,
     OutcomeUnknown,
+    RaftError,
     Sealed,
     Unreachable,
 )
@@ -58,7 +59,7 @@ def test_tls_is_checked(lab: Lab) -> None:
     node = lab.node("n1")
     with pytest.raises(Unreachable, match=r"no TLS connection.*certificate"):
         Client(node.url, Settings(timeout=5)).get("sys/seal-status")
-    with pytest.raises(Unreachable, match="cannot ask"):
+    with pytest.raises(RaftError, match="there is no /no/such"):
         Client(node.url, Settings(ca_cert="/no/such/ca.pem", timeout=5)).get("sys/seal-status")
     assert Client(node.url, Settings(validate_certs=False, timeout=5)).get("sys/seal-status").status == 200
 

@@ -89,5 +89,5 @@ def test_not_initialised(lab: Lab, cluster: FakeCluster) -> None:
 
 
 def test_unreachable(lab: Lab, cluster: FakeCluster) -> None:
-    with pytest.raises(ModuleFailed, match="no connection to https://127.0.0.1:1"):
+    with pytest.raises(ModuleFailed, match=r"no connection to https://127\.0\.0\.1:1"):
         run({**params(lab, shares=cluster.shares), "url": ["https://127.0.0.1:1"]})
