@@ -9,6 +9,8 @@ import signal
 import threading
 from collections.abc import Callable
 
+import pytest
+
 from tests.process.harness import LocalCluster, Server, wait_for
 
 Make = Callable[[int], LocalCluster]
@@ -210,9 +212,7 @@ def test_second_process_on_a_data_directory_refuses(make_cluster: Make) -> None:
     cluster = make_cluster(1)
     server = cluster.leader()
     twin = Server(cluster.folder / "twin", "n1", data=server.data)
-    try:
+    with pytest.raises(AssertionError, match="in use by another holdfast process"):
         twin.start()
-    except AssertionError as error:
-        assert "in use by another holdfast process" in str(error)
     assert twin.ended()
     assert server.get("sys/health").status == 200

@@ -145,7 +145,9 @@ class _Chaos:
             if len(latest.voters) > 3:
                 world.change(leader, lambda old: membership.with_role(old, target, Role.LEARNER))
         elif others:
-            leader.run(lambda: leader.raft.leadership and leader.raft.leadership.begin_transfer(None, leader.clock(), 2.0))
+            leader.run(
+                lambda: leader.raft.leadership and leader.raft.leadership.begin_transfer(None, leader.clock(), 2.0)
+            )
 
     def heal(self) -> None:
         world = self.world

@@ -7,6 +7,7 @@ committed entry cut, one uncommitted configuration, acknowledged writes present,
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import heapq
 import itertools
@@ -95,7 +96,7 @@ class SimMachine:
         self.generation = node.generation
 
     def apply(self, index: int, term: int, payload: bytes) -> object:
-        key, value, expected = msgpack.unpackb(payload)
+        key, _, expected = msgpack.unpackb(payload)
         if expected is not None and self.state.get(key, 0) != expected:
             return None
         self.state[key] = index
@@ -371,10 +372,8 @@ class World:
                 self.checks.acknowledged(result, command)
 
         def go() -> None:
-            try:
+            with contextlib.suppress(ConsensusError):
                 node.raft.propose(command, done)
-            except ConsensusError:
-                pass
 
         node.run(go)
 
@@ -393,10 +392,8 @@ class World:
 
     def change(self, node: Node, change: Callable[[Configuration], Configuration]) -> None:
         def go() -> None:
-            try:
+            with contextlib.suppress(ConsensusError):
                 node.raft.propose_change(change, lambda _result, _reason: None)
-            except ConsensusError:
-                pass
 
         node.run(go)
 
@@ -420,7 +417,9 @@ class World:
                     return
                 command = bytes([RESTORE]) + msgpack.packb([file.file, file.sha256, file.size])
                 try:
-                    node.raft.propose(command, lambda _result, _reason: setattr(self.checks, "restores", self.checks.restores + 1))
+                    node.raft.propose(
+                        command, lambda _result, _reason: setattr(self.checks, "restores", self.checks.restores + 1)
+                    )
                 except ConsensusError:
                     pass
 

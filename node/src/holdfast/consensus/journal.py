@@ -46,7 +46,7 @@ class RaftLog(JournalBase):
         """Not used: the log is replaced by `reset` only."""
         raise AssertionError("the log is never cleared")
 
-    def deleteEntriesFrom(self, entryFrom: int) -> None:  # noqa: N802, N803
+    def deleteEntriesFrom(self, entryFrom: int) -> None:
         """Cut the log from position `entryFrom` on."""
         gone = self._entries[entryFrom:]
         if not gone:
@@ -61,7 +61,7 @@ class RaftLog(JournalBase):
         self.bytes -= size
         self.bytes_since_snapshot = max(0, self.bytes_since_snapshot - size)
 
-    def deleteEntriesTo(self, entryTo: int) -> None:  # noqa: N802, N803
+    def deleteEntriesTo(self, entryTo: int) -> None:
         """Forget entries before position `entryTo`, which becomes the sentinel (memory only)."""
         self.bytes -= sum(len(entry.command) for entry in self._entries[:entryTo])
         del self._entries[:entryTo]
@@ -78,29 +78,29 @@ class RaftLog(JournalBase):
     def __getitem__(self, item: int | slice) -> Entry | list[Entry]:
         return self._entries[item]
 
-    def setRaftCommitIndex(self, raftCommitIndex: int) -> None:  # noqa: N802, N803
+    def setRaftCommitIndex(self, raftCommitIndex: int) -> None:
         """Note the commit index; it reaches the disk with the next flush or `log_commit`."""
         self._commit = raftCommitIndex
 
-    def getRaftCommitIndex(self) -> int:  # noqa: N802
+    def getRaftCommitIndex(self) -> int:
         """The commit index as recovered or noted last."""
         return self._commit
 
-    def setCurrentTerm(self, term: int, votedForNodeId: str | None) -> None:  # noqa: N802, N803
+    def setCurrentTerm(self, term: int, votedForNodeId: str | None) -> None:
         """Record term and vote."""
         if (term, votedForNodeId) != (self._term, self._voted_for):
             self._term, self._voted_for = term, votedForNodeId
             self.wal.meta(term, votedForNodeId)
 
-    def getCurrentTerm(self) -> int:  # noqa: N802
+    def getCurrentTerm(self) -> int:
         """The recorded term."""
         return self._term
 
-    def getVotedForNodeId(self) -> str | None:  # noqa: N802
+    def getVotedForNodeId(self) -> str | None:
         """The recorded vote in the current term."""
         return self._voted_for
 
-    def onOneSecondTimer(self) -> None:  # noqa: N802
+    def onOneSecondTimer(self) -> None:
         """Nothing: time plays no part here."""
 
     def _destroy(self) -> None:

@@ -26,13 +26,13 @@ from holdfast.consensus.types import (
 )
 
 if TYPE_CHECKING:
-    from holdfast.consensus.raft import Raft
+    from holdfast.consensus.server import Server
 
 
 class Leadership:
     """The leader's duties. Times are the server's own clock in seconds."""
 
-    def __init__(self, raft: Raft, now: float) -> None:
+    def __init__(self, raft: Server, now: float) -> None:
         self.raft = raft
         self.term: int = raft.current_term
         self.since = now
@@ -83,9 +83,7 @@ class Leadership:
         raft = self.raft
         matched = {peer: p.match for peer, p in self.progress.items()}
         matched[raft.node_id] = raft.log.durable_index
-        commit = quorum.commit_index(
-            matched, raft.history.latest.voters, raft.commit, self.term, raft.log.term_at
-        )
+        commit = quorum.commit_index(matched, raft.history.latest.voters, raft.commit, self.term, raft.log.term_at)
         if commit > raft.commit:
             before = raft.commit
             raft.raise_commit(commit)

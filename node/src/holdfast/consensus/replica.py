@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,9 @@ class Replica:
         """Recover and run. Raises JournalError, OSError."""
         credentials = self._credentials
         if credentials is None:
-            raise t.JournalError("there is a Raft journal but no identity beside it: wipe this server and join it again")
+            raise t.JournalError(
+                "there is a Raft journal but no identity beside it: wipe this server and join it again"
+            )
         if credentials.node_id != self.node_id:
             raise t.JournalError(
                 f"the data directory belongs to server {credentials.node_id}, not to {self.node_id}: "
@@ -98,7 +100,9 @@ class Replica:
             try:
                 await asyncio.to_thread(self.machine.load, recovered.snapshot)
             except (OSError, StateFileError) as error:
-                raise t.JournalError(f"the snapshot cannot be loaded: {error}; wipe this server and join it again") from None
+                raise t.JournalError(
+                    f"the snapshot cannot be loaded: {error}; wipe this server and join it again"
+                ) from None
         hello = transport.Hello(
             self.node_id,
             credentials.cluster_id,
@@ -122,7 +126,7 @@ class Replica:
             RaftLog(journal, recovered),
             recovered,
             clock=time.monotonic,
-            random=random.Random(),  # noqa: S311 election timeouts are no secret
+            random=random.Random(),
             network=self.transport,
             machine=self.machine,
             disk=self.disk,
@@ -208,7 +212,8 @@ class Replica:
         if not self._batch_scheduled:
             self._batch_scheduled = True
             asyncio.get_running_loop().call_soon(self._propose_batch)
-        return await self._outcome(future, _WRITE_TIMEOUT)
+        result: int | str = await self._outcome(future, _WRITE_TIMEOUT)
+        return result
 
     async def _outcome(self, future: asyncio.Future[Any], timeout: float) -> Any:
         try:
@@ -375,15 +380,13 @@ def _failure(reason: int) -> Exception:
         return NotLeaderError("leadership moved before the write was replicated; it did not take effect")
     if reason == 6:
         return t.RefusedError("another configuration change is under way: try again when it is committed")
-    return UnknownOutcomeError("leadership moved: the write may or may not take effect; read it back before trying again")
+    return UnknownOutcomeError(
+        "leadership moved: the write may or may not take effect; read it back before trying again"
+    )
 
 
-def create(path: Path, node_id: str, credentials: Sequence[str], configuration: Configuration | None) -> None:
-    """Make the identity and journal of a new cluster (`configuration` given) or of a joiner (None).
-
-    `credentials`: cluster_id, ca_pem, cert_pem, key_pem. Raises OSError.
-    """
-    cluster_id, ca_pem, cert_pem, key_pem = credentials
+def create(path: Path, node_id: str, cluster_id: str, configuration: Configuration | None) -> None:
+    """Make the journal of a new cluster (`configuration` given) or of a joiner (None). Raises OSError."""
     disk = FileDisk(path / "raft")
     entries = []
     if configuration is not None:

@@ -51,8 +51,8 @@ _verify()
 from pysyncobj import config, journal, node, syncobj, transport  # noqa: E402
 from pysyncobj import pickle as pysyncobj_pickle  # noqa: E402
 
-JournalBase: Any = journal.Journal
-Peer: Any = node.Node
+JournalBase = journal.Journal
+Peer = node.Node
 FOLLOWER, CANDIDATE, LEADER = 0, 1, 2  # syncobj._RAFT_STATE
 SUCCESS, NOT_LEADER, DISCARDED, REQUEST_DENIED = 0, 4, 3, 6  # config.FAIL_REASON
 _default_clock: Callable[[], float] = syncobj.monotonicTime
@@ -104,7 +104,7 @@ def use_clock(clock: Callable[[], float]) -> None:
     _clock[0] = clock
 
 
-class _Outbox(transport.Transport):  # type: ignore[misc]
+class _Outbox(transport.Transport):
     """pysyncobj's transport: hands the few messages that stock code still sends to the seam."""
 
     def __init__(self) -> None:
@@ -120,10 +120,10 @@ class _Outbox(transport.Transport):  # type: ignore[misc]
             self.owner.on_stock_send(peer.id, message)
         return True
 
-    def addNode(self, peer: Any) -> None:  # noqa: N802
+    def addNode(self, peer: Any) -> None:
         """Connections follow the configuration elsewhere."""
 
-    def dropNode(self, peer: Any) -> None:  # noqa: N802
+    def dropNode(self, peer: Any) -> None:
         """Connections follow the configuration elsewhere."""
 
     def destroy(self) -> None:
@@ -162,7 +162,7 @@ HOOKS = {
 }
 
 
-class Seam(syncobj.SyncObj):  # type: ignore[misc]
+class Seam(syncobj.SyncObj):
     """SyncObj with clean names. Subclasses implement the hooks; the state's clean names are in `NAMES`."""
 
     state: int

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgpack
 
@@ -98,7 +98,7 @@ class Entry(NamedTuple):
     """One log entry. `command` is a type byte and a payload; the order of fields is pysyncobj's."""
 
     command: bytes
-    index: int
+    index: int  # type: ignore[assignment]
     term: int
 
 
@@ -118,7 +118,7 @@ class Snapshot:
     configuration: Configuration
     configuration_index: int
 
-    def pack(self) -> list[object]:
+    def pack(self) -> list[Any]:
         """As a msgpack-able list."""
         return [
             self.index,
@@ -131,7 +131,7 @@ class Snapshot:
         ]
 
     @staticmethod
-    def unpack(fields: list[object]) -> Snapshot:
+    def unpack(fields: list[Any]) -> Snapshot:
         """Inverse of `pack`. Raises ValueError."""
         try:
             index, term, file, size, sha256, configuration, configuration_index = fields
@@ -141,7 +141,13 @@ class Snapshot:
         if not (ok and isinstance(file, str) and isinstance(sha256, str) and isinstance(configuration, bytes)):
             raise ValueError("not a snapshot record")
         return Snapshot(
-            index, term, file, size, sha256, Configuration.unpack(configuration), configuration_index  # type: ignore[arg-type]
+            index,
+            term,
+            file,
+            size,
+            sha256,
+            Configuration.unpack(configuration),
+            configuration_index,
         )
 
 
@@ -206,7 +212,7 @@ class Ack(NamedTuple):
     term: int
     seq: int
     ok: bool
-    index: int
+    index: int  # type: ignore[assignment]
     prev: int
 
 
@@ -283,7 +289,7 @@ class Install(NamedTuple):
 
     term: int
     seq: int
-    snapshot: list[object]
+    snapshot: list[Any]
 
 
 class Pull(NamedTuple):
@@ -297,7 +303,7 @@ class Pull(NamedTuple):
 class Removed(NamedTuple):
     """To a server that the configuration at `index` has removed."""
 
-    index: int
+    index: int  # type: ignore[assignment]
 
 
 Message = (

@@ -56,7 +56,7 @@ def decode(data: bytes | memoryview) -> t.Message:
     if len(values) != len(kinds):
         raise WireError(f"{cls.__name__} with {len(values)} fields")
     for value, wanted in zip(values, kinds, strict=True):
-        if type(value) is not wanted or (wanted is int and value < 0):
+        if type(value) is not wanted or (isinstance(value, int) and value < 0):
             raise WireError(f"{cls.__name__} with a field of the wrong type")
     if cls is t.Append:
         values[5] = _entries(values[5])

@@ -108,6 +108,4 @@ class Autopilot:
                     sealed=not (raft.eligible if here else bool(progress and progress.eligible)),
                 )
             )
-        return AutopilotState(
-            all(well.values()), pure.failure_tolerance(latest, well), self._node_id, tuple(rows)
-        )
+        return AutopilotState(all(well.values()), pure.failure_tolerance(latest, well), self._node_id, tuple(rows))

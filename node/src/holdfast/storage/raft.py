@@ -120,9 +120,7 @@ class RaftStorage:
             new = Replica(
                 settings.path,
                 settings.node_id,
-                replica.Addresses(
-                    settings.cluster_listen, settings.cluster_addr, settings.api_addr, settings.version
-                ),
+                replica.Addresses(settings.cluster_listen, settings.cluster_addr, settings.api_addr, settings.version),
                 t.Timing().scaled(max(1.0, float(settings.performance_multiplier))),
                 self._on_fatal,
             )
@@ -324,9 +322,7 @@ class RaftStorage:
                 raise StorageError("cluster already has state")
             await self.stop()
             shutil.rmtree(self.settings.path / "raft")
-        configuration = replica.new_configuration(
-            identity.cluster_id, self.node_id, self.cluster_addr, identity.ca_pem
-        )
+        configuration = replica.new_configuration(identity.cluster_id, self.node_id, self.cluster_addr, identity.ca_pem)
         await self._create(identity, {self.node_id: self.cluster_addr}, configuration)
         self._eligible = True
         await self._run()
@@ -368,8 +364,7 @@ class RaftStorage:
                 identity.key_pem,
                 addresses,
             )
-            parts = (identity.cluster_id, identity.ca_pem, identity.cert_pem, identity.key_pem)
-            replica.create(path, self.node_id, parts, configuration)
+            replica.create(path, self.node_id, identity.cluster_id, configuration)
 
         try:
             await asyncio.to_thread(write)
@@ -453,9 +448,7 @@ class RaftStorage:
 
     async def _demote_here(self, node_id: str) -> bool:
         running = self._need()
-        return await self._translate(
-            running.change(lambda old: membership.with_role(old, node_id, t.Role.NON_VOTER))
-        )
+        return await self._translate(running.change(lambda old: membership.with_role(old, node_id, t.Role.NON_VOTER)))
 
     async def _with_leader_moved(self, node_id: str, verb: str, act: Callable[[str], Awaitable[bool]]) -> bool:
         """Act here; when the server concerned is this leader, move leadership first and let the new leader act."""
@@ -582,9 +575,7 @@ class RaftStorage:
             running.machine.state.freeze(), raft.applied, raft.log.term_at(raft.applied), self.servers(), index
         )
 
-    async def restore(
-        self, path: Path, sha256: str, size: int, progress: Callable[[str, int, int], None]
-    ) -> int:
+    async def restore(self, path: Path, sha256: str, size: int, progress: Callable[[str, int, int], None]) -> int:
         """See `Cluster.restore`."""
         running = self._need()
         name = await asyncio.to_thread(adopt_file, path, self.settings.path / "raft", sha256)

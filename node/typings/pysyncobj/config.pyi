@@ -1,0 +1,4 @@
+from typing import Any
+
+class SyncObjConf:
+    def __init__(self, **settings: Any) -> None: ...
