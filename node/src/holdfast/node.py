@@ -97,7 +97,7 @@ def _private(path: str, flags: int) -> int:
 
 
 class Node:
-    """One server process. `start`, then `run` until a signal, then `stop`."""
+    """One server process: `handle_signals`, `start`, `run`, `stop`."""
 
     def __init__(self, config: Config, logger: logging.Logger) -> None:
         self.config = config
@@ -144,12 +144,15 @@ class Node:
         if isinstance(storage_config, RaftConfig) and storage_config.retry_join:
             self._retry = asyncio.create_task(self._retry_join(storage_config))
 
-    async def run(self, reread: Callable[[], Config] | None = None) -> None:
-        """Serve until SIGTERM or SIGINT. SIGHUP reloads certificates, and the log level from `reread()`."""
+    def handle_signals(self, reread: Callable[[], Config] | None = None) -> None:
+        """From now on SIGTERM and SIGINT end `run`; SIGHUP reloads certificates, and the log level from `reread()`."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         loop.add_signal_handler(signal.SIGHUP, self.reload, reread)
+
+    async def run(self) -> None:
+        """Serve until a signal says stop."""
         await self._stopping.wait()
 
     def reload(self, reread: Callable[[], Config] | None = None) -> None:
@@ -206,11 +209,10 @@ class Node:
         from holdfast.storage.raft import RaftSettings, RaftStorage
 
         accepted = {field.name for field in dataclasses.fields(RaftSettings)}
-        options = {
-            name: value
-            for name in known_raft_options()
-            if (value := getattr(config, name)) is not None and name in accepted
-        }
+        options = {name: value for name in known_raft_options() if (value := getattr(config, name)) is not None}
+        for name in set(options) - accepted:
+            del options[name]
+            self._logger.warning("configuration", extra={"fields": {"warning": f"{name} has no effect in holdfast"}})
         settings = RaftSettings(
             path=config.path,
             node_id=node_id_of(config),

@@ -80,6 +80,7 @@ async def _serve(config: Config, dev: str | None, reread: Callable[[], Config], 
     from holdfast.node import Node
 
     node = Node(config, logger)
+    node.handle_signals(reread)  # before anything is open: a signal during the start must not kill the process
     await node.start()
     try:
         click.echo(banner(config, [server.port for server in node.servers]))
@@ -87,7 +88,7 @@ async def _serve(config: Config, dev: str | None, reread: Callable[[], Config], 
             from holdfast.cli.dev import DevCore, open_dev_server
 
             click.echo(await open_dev_server(cast(DevCore, node.core), config.api_addr, dev))
-        await node.run(reread)
+        await node.run()
         logger.info("stopping")
     finally:
         await node.stop()

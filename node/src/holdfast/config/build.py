@@ -69,7 +69,6 @@ LISTENER: dict[str, Reader] = {
     "max_request_duration": v.duration,
     "http_read_timeout": v.duration,
     "http_read_header_timeout": v.duration,
-    "http_write_timeout": v.duration,
     "http_idle_timeout": v.duration,
 }
 # Settings of OpenBao that have no counterpart here: accepted, with a warning when they ask for something.
@@ -78,6 +77,7 @@ IGNORED_TOP = {
     "disable_standby_reads", "introspection_endpoint", "log_requests_level", "log_file", "log_rotate_bytes",
     "log_rotate_duration", "log_rotate_max_files", "detect_deadlocks", "disable_clustering",
 }  # fmt: skip
+UNUSED_TOP = {"default_lease_ttl", "max_lease_ttl"}  # checked, but the core has its own fixed limits (768 h)
 SILENT_TOP = {"disable_mlock", "disable_cache"}  # memory locking and a cache have no meaning here
 
 
@@ -87,6 +87,8 @@ def build(raw: Block, environ: Mapping[str, str]) -> Config:
     top = _scalars(raw, TOP, environment.overrides(environ, environment.TOP_LEVEL))
     for key, value in raw.items():
         if key in TOP or key in ("storage", "listener"):
+            if key in UNUSED_TOP:
+                warnings.append(f"{raw.where(key)}: {key} has no effect in holdfast")
             continue
         if key == "seal":
             raise ConfigError(f"{raw.where(key)}: seal blocks are not supported, only Shamir shares open this server")

@@ -77,7 +77,6 @@ class Listener:
     max_request_duration: float = 90.0
     http_read_timeout: float = 30.0
     http_read_header_timeout: float = 10.0
-    http_write_timeout: float = 0.0
     http_idle_timeout: float = 300.0
 
     @property

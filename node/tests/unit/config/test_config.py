@@ -90,7 +90,10 @@ def test_full_hcl(tmp_path: Path) -> None:
     assert (config.log_level, config.log_format, config.cluster_name) == ("warn", "json", "prod")
     assert (config.default_lease_ttl, config.max_lease_ttl) == (3600.0, 7200.0)
     assert (config.api_addr, config.cluster_addr) == ("https://10.0.0.1:8200", "https://10.0.0.1:8201")
-    assert config.warnings == ()
+    assert [warning.rsplit(": ", 1)[-1] for warning in config.warnings] == [
+        "default_lease_ttl has no effect in holdfast",
+        "max_lease_ttl has no effect in holdfast",
+    ]
 
 
 def test_json_is_the_same(tmp_path: Path) -> None:

@@ -60,3 +60,12 @@ def test_refused(data: bytes) -> None:
 
 def test_seal_wrap_field_is_skipped() -> None:
     assert list(decode_entries(io.BytesIO(b"\x08\x0a\x01a\x12\x01b\x18\x01"))) == [("a", b"b")]
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 126, 127, 128, 129, 16383, 16384, 2097151, 2097152, 2097153])
+@pytest.mark.parametrize("key", ["", "k", "k" * 127, "k" * 128, "schlüssel"])
+def test_lengths_at_the_edges(size: int, key: str) -> None:
+    entries = [(key, bytes(size)), ("next", b"x")]
+    data = b"".join(encode_entry(name, value) for name, value in entries)
+    assert list(decode_entries(io.BytesIO(data))) == entries
+    assert len(data) == sum(encoded_size(name, value) for name, value in entries)
