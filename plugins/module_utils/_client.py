@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import traceback
 import typing as t
 from urllib.parse import urljoin, urlsplit
@@ -234,8 +235,7 @@ def _reason(exc: BaseException) -> str:
         seen = inner
     verify = getattr(seen, "verify_message", "")
     text = getattr(seen, "strerror", None) or str(seen.args[-1] if seen.args else seen)
-    if ">: " in text:  # "<urllib3...HTTPConnection object at 0x...>: Failed to establish ..."
-        text = text.split(">: ", 1)[1]
+    text = re.sub(r"^.*\[Errno -?\d+\] ", "", text)  # "HTTPSConnection(host='...'): Failed to establish ...: [Errno 111] ..."
     return f"{text} ({verify})" if verify and verify not in text else text
 
 

@@ -71,7 +71,7 @@ sealed:
   returned: success
   type: list
   elements: str
-unreachable:
+not_answering:
   description: The addresses that do not answer.
   returned: success
   type: list
@@ -156,7 +156,7 @@ def info(module: AnsibleModule) -> dict[str, object]:
         "nodes": [node.as_dict() for node in nodes],
         "initialized": any(node.initialized for node in nodes),
         "sealed": [node.url for node in nodes if node.reachable and node.sealed],
-        "unreachable": [node.url for node in nodes if not node.reachable],
+        "not_answering": [node.url for node in nodes if not node.reachable],
         "leader": "",
         "members": [],
         "table": [],

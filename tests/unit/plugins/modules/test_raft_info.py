@@ -21,7 +21,7 @@ def test_everything_in_one_call(lab: Lab) -> None:
     result = run(lab.params(cluster))
     assert not result["changed"]
     assert result["leader"] == lab.nodes["n1"].url
-    assert (result["initialized"], result["sealed"], result["unreachable"]) == (True, [], [])
+    assert (result["initialized"], result["sealed"], result["not_answering"]) == (True, [], [])
     assert result["failure_tolerance"] == 1
     assert result["autopilot"]["max_trailing_logs"] == 1000
     assert [(m["node_id"], m["state"], m["role"], m["applied_index"]) for m in result["members"]] == [
@@ -39,7 +39,7 @@ def test_nothing_is_a_failure(lab: Lab) -> None:
     lab.nodes["n2"].sealed = True
     urls = [node.url for node in lab.nodes.values()]
     result = run(lab.params(cluster, url=[*urls, "https://127.0.0.1:1"]))
-    assert result["unreachable"] == ["https://127.0.0.1:1"]
+    assert result["not_answering"] == ["https://127.0.0.1:1"]
     assert result["sealed"] == urls[1:]
     assert [n["reachable"] for n in result["nodes"]] == [True, True, True, False]
     assert len(result["members"]) == 2
@@ -66,7 +66,7 @@ def test_environment(lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: pathli
     monkeypatch.setenv("BAO_CLIENT_TIMEOUT", "7s")
     assert len(run({})["members"]) == 2
     monkeypatch.delenv("VAULT_CACERT")
-    assert len(run({})["unreachable"]) == 2
+    assert len(run({})["not_answering"]) == 2
     monkeypatch.setenv("VAULT_SKIP_VERIFY", "true")
     assert len(run({})["members"]) == 2
 
