@@ -166,7 +166,7 @@ class Restore:
         if leader is None:
             return False
         target = leader.committed_index or 0
-        if any((node.applied_index or 0) < target for node in nodes if node.is_leader) or not self._moved(leader):
+        if any((node.applied_index or 0) < target for node in nodes) or not self._moved(leader):
             return False
         return _routes(Client(leader.url, settings))
 
