@@ -62,29 +62,34 @@ class Answer:
 class Server:
     """One holdfast process."""
 
-    def __init__(self, folder: Path, node_id: str, data: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, node_id: str, data: Path | None = None, tls: tuple[Path, Path] | None = None
+    ) -> None:
         self.node_id = node_id
         self.folder = folder
         self.data = data or folder / "data"
         folder.mkdir(parents=True, exist_ok=True)
         self.api_port, self.cluster_port = free_ports(2)
-        self.address = f"http://127.0.0.1:{self.api_port}"
+        self.address = f"{'https' if tls else 'http'}://127.0.0.1:{self.api_port}"
         self.process: subprocess.Popen[bytes] | None = None
         self.token = ""
         self.config = folder / "config.json"
         self.log = folder / "log"
-        self._pool = urllib3.PoolManager(maxsize=32, retries=False)
+        trust = {"ca_certs": str(tls[0])} if tls else {}
+        self._pool = urllib3.PoolManager(maxsize=32, retries=False, **trust)
+        listener: dict[str, Any] = {
+            "address": f"127.0.0.1:{self.api_port}",
+            "cluster_address": f"127.0.0.1:{self.cluster_port}",
+        }
+        if tls:
+            listener |= {"tls_cert_file": str(tls[0]), "tls_key_file": str(tls[1])}
+        else:
+            listener["tls_disable"] = True
         self.config.write_text(
             json.dumps(
                 {
                     "storage": {"raft": {"path": str(self.data), "node_id": node_id}},
-                    "listener": {
-                        "tcp": {
-                            "address": f"127.0.0.1:{self.api_port}",
-                            "cluster_address": f"127.0.0.1:{self.cluster_port}",
-                            "tls_disable": True,
-                        }
-                    },
+                    "listener": {"tcp": listener},
                     "api_addr": self.address,
                     "cluster_addr": f"https://127.0.0.1:{self.cluster_port}",
                 }
@@ -145,15 +150,16 @@ class Server:
 class LocalCluster:
     """Servers that form one cluster; shares and root token are kept here."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tls: tuple[Path, Path] | None = None) -> None:
         self.folder = folder
+        self.tls = tls
         self.servers: dict[str, Server] = {}
         self.keys: list[str] = []
         self.threshold = 2
         self.token = ""
 
     def add(self, node_id: str, data: Path | None = None) -> Server:
-        server = self.servers[node_id] = Server(self.folder / node_id, node_id, data)
+        server = self.servers[node_id] = Server(self.folder / node_id, node_id, data, self.tls)
         server.token = self.token
         server.start()
         return server
@@ -178,9 +184,12 @@ class LocalCluster:
         wait_for(lambda: not server.get("sys/seal-status").json["sealed"], f"{server.node_id} is unsealed")
 
     def join(self, server: Server, leader: Server, **more: Any) -> None:
-        answer = server.post("sys/storage/raft/join", {"leader_api_addr": leader.address, **more})
+        answer = server.post("sys/storage/raft/join", {"leader_api_addr": leader.address, **self._trust(), **more})
         assert answer.json == {"joined": True}, answer.body
         self.unseal(server)
+
+    def _trust(self) -> dict[str, str]:
+        return {"leader_ca_cert": self.tls[0].read_text()} if self.tls else {}
 
     def running(self) -> list[Server]:
         return [s for s in self.servers.values() if not s.ended()]

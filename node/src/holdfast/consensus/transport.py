@@ -36,7 +36,12 @@ log = logging.getLogger("holdfast.cluster")
 
 
 class TransportError(Exception):
-    """A request to a peer could not be delivered or answered."""
+    """A request to a peer could not be delivered or answered. `sent`: it may have been carried out; `too_large`: never will be."""
+
+    def __init__(self, reason: str, *, sent: bool, too_large: bool = False) -> None:
+        super().__init__(reason)
+        self.sent = sent
+        self.too_large = too_large
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +293,7 @@ class Transport:
                 del self._asked[number]
                 future = self._answers.pop(number, None)
                 if future is not None and not future.done():
-                    future.set_exception(TransportError(f"the connection to {connection.peer} broke"))
+                    future.set_exception(TransportError(f"the connection to {connection.peer} broke", sent=True))
             self._lost(connection.peer)
 
     def connected(self, peer: str) -> bool:
@@ -307,9 +312,9 @@ class Transport:
         """Ask a peer and return its answer. Raises TransportError."""
         connections = self._connections.get(peer)
         if not connections:
-            raise TransportError(f"there is no connection to {peer}")
+            raise TransportError(f"there is no connection to {peer}", sent=False)
         if len(body) > wire.MAX_FRAME - 1024:
-            raise TransportError("the request is too large to be forwarded")
+            raise TransportError("the request is too large to be forwarded", sent=False, too_large=True)
         self._next += 1
         number = self._next
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -319,7 +324,7 @@ class Transport:
             async with asyncio.timeout(_REQUEST_TIMEOUT):
                 return await future
         except TimeoutError:
-            raise TransportError(f"{peer} did not answer in {_REQUEST_TIMEOUT:.0f} s") from None
+            raise TransportError(f"{peer} did not answer in {_REQUEST_TIMEOUT:.0f} s", sent=True) from None
         finally:
             self._answers.pop(number, None)
             self._asked.pop(number, None)

@@ -532,6 +532,12 @@ class RaftStorage:
         try:
             answer = await running.transport.request(leader, packed)
         except TransportError as error:
+            if error.too_large:
+                raise EntryTooLarge(f"{error}: send it to the leader {leader} itself") from None
+            if error.sent:
+                raise OutcomeUnknown(
+                    f"the leader {leader} may or may not have carried out the request ({error}): read it back before trying again"
+                ) from None
             raise NotLeader(f"the leader {leader} cannot be reached: {error}") from None
         ok, value = msgpack.unpackb(answer)
         if not ok:
