@@ -109,8 +109,8 @@ class Driver:
             error = ""
             try:
                 self.raft.log.wal.write(batch)
-            except OSError as failure:
-                error = failure.strerror or str(failure)
+            except Exception as failure:  # whatever it is, nothing more may be acknowledged
+                error = getattr(failure, "strerror", None) or str(failure) or type(failure).__name__
             try:
                 self._loop.call_soon_threadsafe(self._written, batch.lsn, error)
             except RuntimeError:  # the loop is closed: the process is ending

@@ -101,7 +101,9 @@ class Raft(StateFiles):
         new = change(latest)
         if new == latest:
             return False
-        error = self._change_error(new)
+        if self._change_waits():
+            raise t.RefusedError("another configuration change is under way: try again in a moment", passing=True)
+        error = membership.change_error(latest, new, self.node_id)
         if error:
             raise t.RefusedError(error)
         self.propose(bytes([t.MEMBERSHIP]) + new.pack(), callback)
@@ -159,18 +161,16 @@ class Raft(StateFiles):
 
     def on_configuration_proposed(self, request: Configuration) -> bool:
         """In force from now on; stock code appends it next."""
-        if self._change_error(request):
+        if self._change_waits() or membership.change_error(self.history.latest, request, self.node_id):
             return False
         self.history.append(self.log.last + 1, request)
         self._configuration_changed()
         return True
 
-    def _change_error(self, new: Configuration) -> str | None:
-        if self.leadership is None or self.commit < self.leadership.noop_index:
-            return "the leader has not committed an entry of its term yet: try again in a moment"
-        if self.history.latest_index > self.commit:
-            return "another configuration change is under way: try again when it is committed"
-        return membership.change_error(self.history.latest, new, self.node_id)
+    def _change_waits(self) -> bool:
+        """True until this term's no-op and the configuration before are committed (B5; the 2015 correction to §4.1)."""
+        leading = self.leadership
+        return leading is None or self.commit < leading.noop_index or self.history.latest_index > self.commit
 
     def _on_append(self, peer: str, m: t.Append, now: float) -> None:
         if not self._accept_leader(peer, m.term, now):

@@ -140,6 +140,7 @@ class Replica:
         self._follow_configuration()
         await self.transport.start(*self._addresses.listen)
         self.driver.start()
+        self.raft.step()  # what is known to be committed is applied before anybody looks at the state
 
     async def stop(self) -> None:
         """Flush, close, forget."""
@@ -269,7 +270,7 @@ class Replica:
                 if not self.raft.propose_change(change, done):
                     return False
             except t.RefusedError as error:
-                if "try again" not in str(error) or time.monotonic() >= deadline:
+                if not error.passing or time.monotonic() >= deadline:
                     raise
                 await asyncio.sleep(0.02)
                 continue
@@ -379,7 +380,7 @@ def _failure(reason: int) -> Exception:
     if reason == 3:  # DISCARDED: the entry was replaced by another one
         return NotLeaderError("leadership moved before the write was replicated; it did not take effect")
     if reason == 6:
-        return t.RefusedError("another configuration change is under way: try again when it is committed")
+        return t.RefusedError("another configuration change is under way: try again in a moment", passing=True)
     return UnknownOutcomeError(
         "leadership moved: the write may or may not take effect; read it back before trying again"
     )

@@ -30,7 +30,11 @@ class UnknownOutcomeError(ConsensusError):
 
 
 class RefusedError(ConsensusError):
-    """A configuration change is impossible or unsafe now."""
+    """A configuration change is impossible or unsafe now. `passing`: the reason goes away by itself soon."""
+
+    def __init__(self, reason: str, *, passing: bool = False) -> None:
+        super().__init__(reason)
+        self.passing = passing
 
 
 class JournalError(ConsensusError):
