@@ -397,6 +397,9 @@ class World:
 
         node.run(go)
 
+    def _restored(self, _result: Any, _reason: int) -> None:
+        self.checks.restores += 1
+
     def restore(self, node: Node) -> None:
         """Distribute a restore file; when a majority holds it, log the RESTORE entry (what replica.py does)."""
         state = {f"r{self.rng.randint(0, 999)}": 1 for _ in range(self.rng.randint(1, 200))}
@@ -416,12 +419,8 @@ class World:
                     node.later(0.05, poll)
                     return
                 command = bytes([RESTORE]) + msgpack.packb([file.file, file.sha256, file.size])
-                try:
-                    node.raft.propose(
-                        command, lambda _result, _reason: setattr(self.checks, "restores", self.checks.restores + 1)
-                    )
-                except ConsensusError:
-                    pass
+                with contextlib.suppress(ConsensusError):
+                    node.raft.propose(command, self._restored)
 
             poll()
 
