@@ -97,6 +97,11 @@ options:
       - A file on the host where the module runs that holds the token, alone or as C(root_token) of what M(holdfast.raft.raft_bootstrap)
         kept. So it never passes through a variable. Wins over O(token).
     type: path
+  token_command:
+    description:
+      - A program and its arguments that prints the same when it is called with C(read) as one more argument. Wins over O(token_file).
+    type: list
+    elements: str
   namespace:
     description:
       - The namespace of the requests. The calls of this collection belong to the root namespace, so it is rarely of use.

@@ -15,7 +15,7 @@ options:
   shares:
     description:
       - Unseal shares (hexadecimal or base64). No more of them are sent than the server asks for.
-      - O(shares), O(shares_file) and O(shares_command) are mutually exclusive.
+      - No more than one of O(shares), O(shares_file) and O(shares_command) may be given; an empty one is not given.
     type: list
     elements: str
   shares_file:

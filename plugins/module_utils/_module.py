@@ -70,6 +70,7 @@ def authentication() -> Spec:
     return {
         "token": {"type": "str", "no_log": True, "fallback": env("TOKEN")},
         "token_file": {"type": "path", "no_log": False},
+        "token_command": {"type": "list", "elements": "str", "no_log": False},
         "namespace": {"type": "str", "fallback": env("NAMESPACE")},
     }
 
@@ -87,22 +88,23 @@ def shares() -> Spec:
     }
 
 
-EXCLUSIVE_SHARES = [("shares", "shares_file", "shares_command")]
-
-
 def settings_of(module: AnsibleModule, needs_token: bool = True) -> Settings:
-    """The transport settings; a token read from token_file is masked in everything the module returns.
+    """The transport settings; a token that was read is masked in everything the module returns.
 
-    Where the work C(needs_token) not at all (the file may come to be only by it), a missing token_file is no error.
+    Where the work C(needs_token) not at all (the file may come to be only by it), a token that is not there is no error.
     """
     params = module.params
-    token = params.get("token")
-    if params.get("token_file") and (needs_token or os.path.exists(params["token_file"])):
-        # It wins over the token, which may come from the environment.
-        token = token_in(read_secret_file(params["token_file"]))
-        if not token:
-            raise CustodyError(f"no token in {params['token_file']}: it holds neither one word nor a root_token")
-        module.no_log_values.add(token)
+    token, source, found = params.get("token"), "", None
+    if params.get("token_command"):  # both win over the token, which may come from the environment
+        source, found = params["token_command"][0], CommandCustody(params["token_command"]).read()
+    elif params.get("token_file") and (needs_token or os.path.exists(params["token_file"])):
+        source, found = params["token_file"], read_secret_file(params["token_file"])
+    if source:
+        token = token_in(found)
+        if token:
+            module.no_log_values.add(token)
+        elif needs_token:
+            raise CustodyError(f"no token in what {source} gives: it is neither one word nor JSON with a root_token")
     return Settings(
         token=token,
         ca_cert=params["ca_cert"],
@@ -120,6 +122,9 @@ def settings_of(module: AnsibleModule, needs_token: bool = True) -> Settings:
 def shares_of(module: AnsibleModule) -> list[str]:
     """The unseal shares given, from whichever option holds them; [] when none does. Masked in everything returned."""
     params = module.params
+    given = [name for name in ("shares", "shares_file", "shares_command") if params[name]]
+    if len(given) > 1:
+        raise CustodyError(f"{' and '.join(given)} are given; one place of the shares is enough")
     found = list(params["shares"] or [])
     source = ""
     if params["shares_file"]:

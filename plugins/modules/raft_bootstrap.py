@@ -182,7 +182,6 @@ def main() -> None:
             "unseal": {"type": "bool", "default": False},
             "ha_storage": {"type": "bool", "default": False},
         },
-        mutually_exclusive=[("shares_file", "shares_command")],
         supports_check_mode=True,
     )
     kept = [module.params["shares_file"], module.params["shares_command"], module.params["return_shares"]]

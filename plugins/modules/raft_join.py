@@ -190,7 +190,6 @@ def main() -> None:
             "replace": {"type": "bool", "default": False},
         },
         mutually_exclusive=[
-            *_module.EXCLUSIVE_SHARES,
             ("leader_api_addr", "auto_join"),
             *[(name, f"{name}_file") for name in pem],
         ],

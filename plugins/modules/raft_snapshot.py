@@ -167,7 +167,6 @@ def main() -> None:
             "state": {"type": "str", "choices": ["saved", "restored"], "default": "saved"},
             "force": {"type": "bool", "default": False},
         },
-        mutually_exclusive=_module.EXCLUSIVE_SHARES,
         supports_check_mode=True,
     )
     _module.run(module, run)

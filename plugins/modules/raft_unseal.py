@@ -104,7 +104,6 @@ def main() -> None:
             **_module.waiting(),
             "ignore": {"type": "list", "elements": "str", "choices": ["uninitialized", "unreachable"], "default": []},
         },
-        mutually_exclusive=_module.EXCLUSIVE_SHARES,
         supports_check_mode=True,
     )
     _module.run(module, run)

@@ -145,6 +145,18 @@ def test_an_answer_that_never_arrives(node: FakeNode, params: dict[str, t.Any]) 
         run(params)
 
 
+def test_kept_by_a_command(node: FakeNode, params: dict[str, t.Any], tmp_path: pathlib.Path) -> None:
+    script = tmp_path / "keeper"
+    kept = tmp_path / "kept"
+    script.write_text(f'#!/bin/sh\ncase "$1" in store) cat > {kept};; read) cat {kept} 2>/dev/null; true;; esac\n')
+    script.chmod(0o700)
+    wish = {**params, "shares_file": "", "shares_command": [str(script)], "token_command": [str(script)], "unseal": True}
+    assert run(wish)["changed"]
+    assert len(json.loads(kept.read_text())["keys"]) == 5
+    assert not node.sealed
+    assert not run(wish)["changed"]
+
+
 def test_return_shares(node: FakeNode, params: dict[str, t.Any]) -> None:
     del params["shares_file"]
     result = run({**params, "return_shares": True})

@@ -76,6 +76,7 @@ def test_token_file(lab: Lab, tmp_path: pathlib.Path) -> None:
     path = tmp_path / "init.json"
     path.write_text(json.dumps({"root_token": cluster.token}))
     assert run(lab.params(cluster, token=None, token_file=str(path)))["members"]
+    assert run(lab.params(cluster, token_command=["sh", "-c", f"cat {path}"]))["members"]
     path.write_text("{}")
     with pytest.raises(ModuleFailed, match="no token in"):
         run(lab.params(cluster, token=None, token_file=str(path)))

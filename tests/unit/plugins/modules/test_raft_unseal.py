@@ -49,6 +49,8 @@ def test_from_a_file_and_from_a_command(lab: Lab, cluster: FakeCluster, tmp_path
     assert run(params(lab, shares_file=str(path)))["changed"]
     lab.nodes["n2"].sealed = True
     assert run(params(lab, shares_command=["sh", "-c", f"cat {path}"]))["changed"]
+    with pytest.raises(ModuleFailed, match="one place of the shares is enough"):
+        run(params(lab, shares_file=str(path), shares=cluster.shares))
     with pytest.raises(ModuleFailed, match="cannot be read: No such file"):
         run(params(lab, shares_file=str(tmp_path / "absent")))
     (tmp_path / "empty").write_text("{}")
@@ -91,3 +93,10 @@ def test_not_initialised(lab: Lab, cluster: FakeCluster) -> None:
 def test_unreachable(lab: Lab, cluster: FakeCluster) -> None:
     with pytest.raises(ModuleFailed, match=r"no connection to https://127\.0\.0\.1:1"):
         run({**params(lab, shares=cluster.shares), "url": ["https://127.0.0.1:1"]})
+
+
+def test_left_out(lab: Lab, cluster: FakeCluster) -> None:
+    lab.node("n4")
+    wish = params(lab, shares=cluster.shares, ignore=["uninitialized", "unreachable"])
+    result = run({**wish, "url": [*wish["url"], "https://127.0.0.1:1"]})
+    assert result["unsealed"] == [lab.nodes["n2"].url, lab.nodes["n3"].url]

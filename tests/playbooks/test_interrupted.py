@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A playbook killed half way, at many points, and run again: it finishes the work, and the run after that changes nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import typing as t
+
+from local_cluster import LocalCluster
+
+
+def killed_at(cluster: LocalCluster, task: str, playbook: str, *arguments: str, nodes: int = 3, after: str = "") -> None:
+    """Runs a playbook and kills it, with all its workers, when it comes to C(task) (and then to a line with C(after))."""
+    process = subprocess.Popen(
+        cluster.command(playbook, *arguments, nodes=nodes),
+        env={**cluster.environment, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    output, seen = [], False
+    assert process.stdout is not None
+    for line in process.stdout:
+        output.append(line)
+        seen = seen or (line.startswith("TASK [") and task in line)
+        if seen and after in line:
+            os.killpg(process.pid, signal.SIGKILL)
+            break
+    process.stdout.close()
+    assert process.wait() == -signal.SIGKILL, "".join(output)
+
+
+POINTS: list[tuple[str, str]] = [
+    ("Keep the CA", ""),
+    ("Install", "changed: [n"),
+    ("Write the configuration", "changed: [n"),
+    ("Run it as a supervised process", ""),
+    ("Initialise the first server", "changed: [n1"),
+    ("Let every server join", "changed: [n2"),
+    ("Let every server join", "changed: [n3"),
+    ("Wait until all of them vote", ""),
+]
+
+
+def test_build_killed_at_ever_later_points(cluster: LocalCluster) -> None:
+    for task, after in POINTS:
+        killed_at(cluster, task, "build", after=after)
+    cluster.play("build")
+    assert cluster.members() == {"n1": True, "n2": True, "n3": True}
+    assert cluster.play("build").changed == 0
+
+
+def test_grow_killed_while_servers_join(cluster: LocalCluster) -> None:
+    for after in ("changed: [n4", "changed: [n5"):
+        killed_at(cluster, "Let every server join", "grow", nodes=5, after=after)
+    cluster.play("grow", nodes=5)
+    assert cluster.members() == {f"n{number}": True for number in range(1, 6)}
+    assert cluster.play("grow", nodes=5).changed == 0
+
+
+def test_shrink_killed_before_and_after_the_removal(cluster: LocalCluster) -> None:
+    leader = cluster.leader()
+    leaving = [leader, "n5" if leader != "n5" else "n4"]
+    option = ("-e", f"holdfast_remove={','.join(leaving)}")
+    killed_at(cluster, "Remove, one safe step at a time", "shrink", *option, nodes=5)
+    killed_at(cluster, "Stop the process", "shrink", *option, nodes=5)
+    cluster.play("shrink", *option, nodes=5)
+    stayed = [name for name in (f"n{number}" for number in range(1, 6)) if name not in leaving]
+    assert cluster.members(stayed[0]) == dict.fromkeys(stayed, True)
+    for name in leaving:
+        assert not (cluster.state / "cluster" / "lib" / name).exists()
+    assert cluster.play("shrink", *option, nodes=5).changed == 0
+
+
+def restored(cluster: LocalCluster, server: str) -> t.Any:
+    return cluster.session().get(f"{cluster.url(server)}/v1/secret/data/a", timeout=20).json().get("data", {}).get("data")
+
+
+def test_a_restore_into_another_cluster_killed_in_the_middle(
+    cluster: LocalCluster, tmp_path_factory: t.Any, archive: str
+) -> None:
+    members = cluster.play("status", nodes=5).output
+    assert "leader" in members
+    stayed = next(name for name in (f"n{number}" for number in range(1, 6)) if f"- {name} " in members)
+    session, base = cluster.session(), cluster.url(stayed)
+    session.post(f"{base}/v1/sys/mounts/secret", json={"type": "kv", "options": {"version": "2"}}, timeout=20).raise_for_status()
+    session.post(f"{base}/v1/secret/data/a", json={"data": {"v": "kept"}}, timeout=20).raise_for_status()
+    path = cluster.state / "a.snap"
+    cluster.play("snapshot", "-e", f"holdfast_snapshot_file={path}", nodes=5)
+    other = LocalCluster(tmp_path_factory.mktemp("other"), archive)
+    try:
+        other.play("build")
+        option = ("-e", f"holdfast_snapshot_file={path}", "-e", f"holdfast_restore_shares_file={cluster.shares_file}")
+        killed_at(other, "Restore", "restore", *option)
+        killed_at(other, "Keep the keys that count", "restore", *option)
+        other.play("restore", *option)
+        assert other.shares_file.read_bytes() == cluster.shares_file.read_bytes()
+        assert [restored(other, name) for name in ("n1", "n2", "n3")] == [{"v": "kept"}] * 3
+        assert other.play("build").changed == 0
+    finally:
+        other.clean()
