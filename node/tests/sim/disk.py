@@ -48,6 +48,8 @@ class SimDisk:
         return sorted(self._names)
 
     def read(self, name: str, offset: int = 0, size: int | None = None) -> bytes:
+        if name not in self._names:
+            raise FileNotFoundError(name)
         data = self._names[name].data
         return bytes(data[offset:] if size is None else data[offset : offset + size])
 
