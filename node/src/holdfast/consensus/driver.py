@@ -70,7 +70,11 @@ class Driver:
         self._scheduled = False
         if self._stopped:
             return
-        self.raft.step()
+        try:
+            self.raft.step()
+        except Exception as error:  # half a step was done; repeating it for ever would be a leader that leads nobody
+            self.raft.fail(f"a step failed: {type(error).__name__}: {error}")
+            return
         self._flush()
         self._after_step()
 

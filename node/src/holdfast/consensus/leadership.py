@@ -217,7 +217,7 @@ class Leadership:
         progress = self.progress.get(peer)
         if progress is None:
             return
-        progress.seen(now, ack.seq)
+        progress.seen(now, min(ack.seq, self.seq))
         if ack.ok:
             if progress.mode is Mode.SNAPSHOT:
                 snapshot = self._snapshots[peer][0]
@@ -225,7 +225,7 @@ class Leadership:
                     return
                 del self._snapshots[peer]
             progress.on_match(min(ack.index, self.raft.log.last), now)
-        else:
+        elif ack.prev <= self.raft.log.last:  # nothing beyond was ever sent
             progress.on_reject(ack.prev, ack.index, now)
 
     def on_heartbeat_ack(self, peer: str, ack: HeartbeatAck, now: float) -> None:
@@ -233,7 +233,7 @@ class Leadership:
         progress = self.progress.get(peer)
         if progress is None:
             return
-        progress.seen(now, ack.seq)
+        progress.seen(now, min(ack.seq, self.seq))
         progress.last_index, progress.last_term = ack.last_index, ack.last_term
         progress.applied, progress.eligible = ack.applied, ack.eligible
         progress.commit_sent = min(progress.commit_sent, ack.applied)  # what told it the commit index may be lost

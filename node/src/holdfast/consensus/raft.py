@@ -22,6 +22,8 @@ from holdfast.consensus.server import Callback
 from holdfast.consensus.state_files import StateFiles
 from holdfast.consensus.types import Configuration, Message, NotLeaderError
 
+MAX_TERM_JUMP = 1 << 32  # no election ever gets that far; following one would use up the terms there are
+
 
 class Raft(StateFiles):
     """A Raft server: `Server` (shared state) ← `Voting` ← `StateFiles` ← this."""
@@ -79,6 +81,8 @@ class Raft(StateFiles):
         if removal is not None:
             self.network.send(peer, removal)
             return
+        if getattr(message, "term", 0) > self.current_term + MAX_TERM_JUMP:
+            raise ValueError(f"term {message.term} is far beyond {self.current_term}")  # type: ignore[union-attr]
         self._handlers[type(message)](peer, message, self.clock())
 
     def propose(self, command: bytes, callback: Callback) -> None:
@@ -189,6 +193,9 @@ class Raft(StateFiles):
         if isinstance(found, log_match.Reject):
             self.network.send(peer, t.Ack(self.current_term, m.seq, False, found.hint, m.prev_index))
             return
+        configurations = {  # read first: one that cannot be read must leave the log as it was
+            e.index: Configuration.unpack(e.command[1:]) for e in found.new if e.command[0] == t.MEMBERSHIP
+        }
         changed = False
         if found.cut is not None:
             self._discard_callbacks(found.cut)
@@ -196,8 +203,8 @@ class Raft(StateFiles):
             changed = self.history.cut(found.cut)
         for entry in found.new:
             log.add(entry.command, entry.index, entry.term)
-            if entry.command[0] == t.MEMBERSHIP:
-                self.history.append(entry.index, Configuration.unpack(entry.command[1:]))
+            if entry.index in configurations:
+                self.history.append(entry.index, configurations[entry.index])
                 changed = True
         if changed:
             self._configuration_changed()
@@ -238,6 +245,11 @@ class Raft(StateFiles):
                 self._busy = True
                 self._restoring = (entry.index, entry.term, t.RestoreFile(file, sha256, size))
                 self._begin_restore()
+                return
+            elif kind not in (t.NO_OP, t.MEMBERSHIP):
+                self.fail(
+                    f"entry {entry.index} is of kind {kind}, which this version does not know: install a newer one"
+                )
                 return
             self._applied_entry(entry, result)
 

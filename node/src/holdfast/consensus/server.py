@@ -70,6 +70,7 @@ class Server(Seam):
         self._busy = False  # the state is being replaced
         self._saving = False  # a snapshot is being written
         self._snapshot_wanted = False
+        self._snapshot_after = float("-inf")
         self._restoring: tuple[int, int, t.RestoreFile] | None = None
         self._pull_sent = float("-inf")
         self._installing: Snapshot | None = None

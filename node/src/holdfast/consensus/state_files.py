@@ -6,6 +6,7 @@ A file is removed only when the record that makes it superfluous is durable and 
 
 from __future__ import annotations
 
+import logging
 import re
 
 import msgpack
@@ -16,6 +17,9 @@ from holdfast.consensus.install import Receiver, Sender
 from holdfast.consensus.types import Snapshot
 from holdfast.consensus.voting import Voting
 
+logger = logging.getLogger("holdfast.raft")
+
+_RETRY = 10.0  # seconds until a snapshot that could not be written is tried again
 _FILE = re.compile(r"(snap|restore)-[0-9a-z-]{1,100}\.state")
 
 
@@ -29,6 +33,8 @@ class StateFiles(Voting):
     def _compact(self) -> None:
         if self._saving or self._busy or self.applied <= (self.snapshot.index if self.snapshot else self.log.first):
             return
+        if self.clock() < self._snapshot_after:
+            return
         if not self._snapshot_wanted and self.log.bytes_since_snapshot < self.timing.compact_bytes:
             return
         self._saving, self._snapshot_wanted = True, False
@@ -39,6 +45,7 @@ class StateFiles(Voting):
         """The machine has written a durable snapshot (None: it could not; the log stays as it is)."""
         self._saving = False
         if snapshot is None:
+            self._snapshot_after = self.clock() + _RETRY
             return
         if snapshot.index < self.log.first or (self.snapshot and snapshot.index <= self.snapshot.index):
             self._drop_file(snapshot.file)
@@ -121,12 +128,19 @@ class StateFiles(Voting):
             wanted = self._restoring is not None and self._restoring[2].file == m.file
             if peer != self.leader_id and not wanted:
                 return
-            if not self.room(m.size):
+            if not self.room(0) or self.disk.free() < m.size:
                 return
             if receiver is not None and receiver.part in self.disk.list():
                 self.disk.remove(receiver.part)
             receiver = self._receiver = Receiver(m.file, m.size, m.sha256)
-        if receiver.take(self.disk, m) and receiver.finish(self.disk):
+        try:
+            whole = receiver.take(self.disk, m) and receiver.finish(self.disk)
+        except OSError as error:  # a full disk: give the space back, the sender asks again
+            logger.error("state file not received", extra={"fields": {"file": m.file, "error": error.strerror}})
+            self._receiver = None
+            self.disk.remove(receiver.part)
+            return
+        if whole:
             self._receiver = None
             self.network.send(peer, t.ChunkAck(m.file, m.size, True))
             if self._restoring is not None and self._restoring[2].file == m.file:
@@ -149,6 +163,8 @@ class StateFiles(Voting):
             self.network.send(peer, t.Ack(self.current_term, m.seq, False, self.log.last, self.log.last))
             return
         snapshot = Snapshot.unpack(m.snapshot)
+        if not _FILE.fullmatch(snapshot.file):
+            raise ValueError("an install names a file that is no state file")
         log = self.log
         if self._restoring is not None and not self._has(self._restoring[2].file):
             if snapshot.index <= log.last:

@@ -22,6 +22,7 @@ from typing import Any
 import msgpack
 
 from holdfast.consensus import wire
+from holdfast.consensus.accept import Acceptor
 from holdfast.consensus.types import WIRE_FORMAT, Message
 
 HELLO, RAFT, REQUEST, REPLY = range(4)
@@ -113,6 +114,7 @@ class Connection(asyncio.Protocol):
                 raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                 raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 5000)
+        self._owner.pending(self)
         self.send(HELLO, self._owner.hello.pack())
         self._timer = asyncio.get_running_loop().call_later(_HELLO_TIMEOUT, self.refuse, "no hello in time")
 
@@ -190,7 +192,7 @@ class Transport:
         self.peers: dict[str, Hello] = {}
         self._connections: dict[str, list[Connection]] = {}
         self._pending: set[Connection] = set()
-        self._server: asyncio.Server | None = None
+        self._acceptor: Acceptor | None = None
         self._dialling: dict[str, asyncio.Task[None]] = {}
         self._dialler: asyncio.Task[None] | None = None
         self._answers: dict[int, asyncio.Future[bytes]] = {}
@@ -201,14 +203,8 @@ class Transport:
 
     async def start(self, host: str, port: int) -> None:
         """Listen and keep dialling. Raises OSError when the port is taken."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: Connection(self, None),
-            host,
-            port,
-            ssl=self._server_context,
-            ssl_handshake_timeout=_HELLO_TIMEOUT,
-        )
+        self._acceptor = Acceptor(lambda: Connection(self, None), self._server_context, _HELLO_TIMEOUT)
+        await self._acceptor.start(host, port)
         self._dialler = asyncio.create_task(self._keep_dialling())
 
     async def stop(self) -> None:
@@ -217,8 +213,8 @@ class Transport:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._server is not None:
-            self._server.close()
+        if self._acceptor is not None:
+            await self._acceptor.stop()
         for connection in [c for many in self._connections.values() for c in many] + list(self._pending):
             connection.transport.abort()
         self._connections.clear()
@@ -251,6 +247,10 @@ class Transport:
             log.debug("dial failed", extra={"fields": {"peer": peer, "address": address, "error": str(error)}})
             await asyncio.sleep(_DIAL_EVERY * 2)
 
+    def pending(self, connection: Connection) -> None:
+        """A connection waits for its hello."""
+        self._pending.add(connection)
+
     def on_frame(self, connection: Connection, kind: int, payload: bytes) -> None:
         """A frame came. Raises WireError when it is not acceptable: the connection is closed."""
         if connection.hello is None:
@@ -277,12 +277,14 @@ class Transport:
         if hello.cluster_id != self.hello.cluster_id:
             raise wire.WireError("hello of another cluster")
         connection.greeted(hello)
+        self._pending.discard(connection)
         self.peers[connection.peer] = hello
         self._connections.setdefault(connection.peer, []).append(connection)
         self._connected(connection.peer)
 
     def on_lost(self, connection: Connection) -> None:
         """A connection is gone."""
+        self._pending.discard(connection)
         many = self._connections.get(connection.peer)
         if many is None or connection not in many:
             return

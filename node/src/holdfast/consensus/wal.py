@@ -11,6 +11,7 @@ and is cut; before it, it is damage, and the server refuses to start.
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,7 @@ _U64 = struct.Struct("<Q")
 _MAGIC = b"\x9dHFflush"
 _FLUSH_SIZE = _RECORD.size + len(_MAGIC) + _U64.size
 SPARE = "spare-"
+_SEGMENT = re.compile(r"wal-[0-9]{16}\.seg")
 SLACK = 64 * 1024  # kept free at the end of a segment for terms and votes when the disk is full
 
 
@@ -221,6 +223,13 @@ class Wal:
             return True
         return self._disk.free() - self._segment_size - size >= reserve
 
+    def capacity(self, spare: int) -> int:
+        """Bytes that can surely be logged when new segments may take `spare` bytes of the disk. Half of a new segment counts:
+        a batch that does not fit into what is left of one begins the next."""
+        segment = self._segments[-1]
+        left = segment.size - segment.end - self._buffered - SLACK
+        return left + max(0, spare) // self._segment_size * (self._segment_size // 2)
+
     def _roll(self, batch: Batch) -> _Segment:
         sequence = self._segments[-1].sequence + 1
         name = segment_name(sequence)
@@ -279,12 +288,21 @@ def exists(disk: Disk) -> bool:
 def recover(disk: Disk, segment_size: int) -> tuple[Wal, Recovered]:
     """Read the log back. A torn tail is cut; anything else that is wrong raises JournalError."""
     names = sorted(name for name in disk.list() if name.startswith("wal-"))
+    for name in names:
+        if not _SEGMENT.fullmatch(name):
+            raise JournalError(f"{name} is not a journal file, but its name begins like one: move it elsewhere")
     scan = _Scan(Recovered([]))
     for name in list(names):
         data = disk.read(name)
         last = name == names[-1]
         if last and len(names) > 1 and not _has_head(name, data):
-            # The segment was being created when the power went: nothing in it was ever durable.
+            # The segment was being created when the power went: nothing in it was ever durable. A flush in it would
+            # prove the contrary, for the head is durable before the first one begins.
+            if _durable_beyond(int(name[4:-4]), data, 0) is not None:
+                raise JournalError(
+                    f"{name}: offset 0 is damaged but entries after it were durable: the disk has lost data; "
+                    "wipe this server and join it again"
+                )
             disk.remove(name)
             disk.sync_dir()
             scan.result.warnings.append(f"{name}: removed, its creation had not finished")

@@ -10,6 +10,7 @@ import msgpack
 from holdfast.consensus import types as t
 
 MAX_FRAME = 48 * 1024 * 1024  # one frame on the cluster port; also bounds a forwarded request
+MAX_NUMBER = 1 << 62  # of terms, indexes and offsets: what is derived from them must still fit into 64 bits
 
 _KINDS: dict[int, tuple[type[Any], tuple[type, ...]]] = {
     1: (t.Append, (int, int, int, int, int, list)),
@@ -44,7 +45,7 @@ def decode(data: bytes | memoryview) -> t.Message:
     """The message in `data`. Raises WireError for anything that is not exactly one well-typed message."""
     try:
         fields = msgpack.unpackb(data)
-    except (ValueError, msgpack.UnpackException, TypeError) as error:
+    except (ValueError, msgpack.UnpackException, TypeError, OverflowError) as error:
         raise WireError(f"not msgpack: {type(error).__name__}") from None
     if not isinstance(fields, list) or not fields or not isinstance(fields[0], int):
         raise WireError("not a message")
@@ -56,21 +57,24 @@ def decode(data: bytes | memoryview) -> t.Message:
     if len(values) != len(kinds):
         raise WireError(f"{cls.__name__} with {len(values)} fields")
     for value, wanted in zip(values, kinds, strict=True):
-        if type(value) is not wanted or (isinstance(value, int) and value < 0):
+        if type(value) is not wanted or (isinstance(value, int) and not 0 <= value <= MAX_NUMBER):
             raise WireError(f"{cls.__name__} with a field of the wrong type")
     if cls is t.Append:
-        values[5] = _entries(values[5])
+        values[5] = _entries(values[5], values[0], values[2])
     message: t.Message = cls(*values)
     return message
 
 
-def _entries(raw: list[Any]) -> list[t.Entry]:
+def _entries(raw: list[Any], leader_term: int, prev_index: int) -> list[t.Entry]:
+    """The entries of an Append: they follow `prev_index` without a gap, and none is of a later term than the leader's."""
     entries = []
-    for item in raw:
+    for number, item in enumerate(raw, prev_index + 1):
         if type(item) is not list or len(item) != 3:
             raise WireError("Append with a malformed entry")
         command, index, term = item
         if type(command) is not bytes or not command or type(index) is not int or type(term) is not int:
             raise WireError("Append with a malformed entry")
+        if index != number or not 0 <= term <= leader_term:
+            raise WireError("Append with entries that cannot follow each other")
         entries.append(t.Entry(command, index, term))
     return entries

@@ -69,6 +69,7 @@ def read(path: Path) -> dict[str, tuple[bytes, int]]:
     """Every entry of a state file. Raises StateFileError."""
     items: dict[str, tuple[bytes, int]] = {}
     with path.open("rb") as file:
+        whole = os.fstat(file.fileno()).st_size
         if file.read(len(MAGIC)) != MAGIC:
             raise StateFileError(f"{path.name} is not a state file")
         while True:
@@ -79,7 +80,11 @@ def read(path: Path) -> dict[str, tuple[bytes, int]]:
             if length == 0:
                 if crc != len(items) & 0xFFFFFFFF:
                     raise StateFileError(f"{path.name} lacks entries")
+                if file.tell() != whole:
+                    raise StateFileError(f"{path.name} goes on after its end at offset {file.tell()}")
                 return items
+            if length > whole - file.tell():  # before that much memory is asked for
+                raise StateFileError(f"{path.name} is damaged near offset {file.tell()}, or cut off")
             payload = file.read(length)
             if len(payload) != length or zlib.crc32(payload) != crc:
                 raise StateFileError(f"{path.name} is damaged near offset {file.tell()}")
