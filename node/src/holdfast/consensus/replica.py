@@ -67,8 +67,8 @@ class Replica:
         self._batch: list[tuple[Any, asyncio.Future[int | str]]] = []
         self._batch_bytes = 0
         self._batch_scheduled = False
-        self._free_checked = float("-inf")
-        self._free_ok = True
+        self._room_checked = float("-inf")
+        self._room_left = self._granted = 0
         self.raft: Raft
         self.machine: StateMachine
         self.driver: Driver
@@ -91,6 +91,11 @@ class Replica:
         journal, recovered = await asyncio.to_thread(wal.recover, self.disk, SEGMENT)
         for warning in recovered.warnings:
             log.warning("journal recovered", extra={"fields": {"detail": warning}})
+        if (recovered.cluster_id, recovered.node_id) != (credentials.cluster_id, self.node_id):
+            raise t.JournalError(
+                f"the Raft journal belongs to server {recovered.node_id} of cluster {recovered.cluster_id}, the identity beside "
+                f"it to {self.node_id} of {credentials.cluster_id}: restore the directory as it was, or wipe it and join again"
+            )
         self.machine = StateMachine(self.disk, self.fatal, lambda: self.replaced())
         kept = {recovered.snapshot.file} if recovered.snapshot else set()
         for name in self.disk.list():
@@ -179,6 +184,8 @@ class Replica:
         self.transport.addresses = known or dict(self._credentials.addresses if self._credentials else {})
 
     def _connected(self, peer: str) -> None:
+        if self.raft.removal_of(peer) is not None:
+            log.warning("a removed server has connected", extra={"fields": {"peer": peer}})
         self.raft.removed_message(peer)
         self._changes = True
 
@@ -188,16 +195,26 @@ class Replica:
     # --- room ---
 
     def room(self, size: int) -> bool:
-        """True when an entry of `size` bytes can be logged and the disk's reserve is untouched."""
+        """True when an entry of `size` bytes can be logged and the disk's reserve is untouched; it counts as logged from now on.
+
+        The disk is asked twice a second. What was granted in between may not have reached a segment yet: it is taken off, else
+        fast writers could fill the segment beyond what the disk has room to continue, which is fatal.
+        """
         now = time.monotonic()
-        if now - self._free_checked > 0.5:
-            reserve = min(64 * 1024 * 1024, self.disk.total() // 20)
-            self._free_checked = now
+        if now - self._room_checked > 0.5:
+            self._room_checked = now
             try:
-                self._free_ok = self.disk.free() >= reserve and self.raft.log.wal.room(1024 * 1024, reserve)
+                spare = self.disk.free() - min(64 * 1024 * 1024, self.disk.total() // 20)
+                self._room_left = self.raft.log.wal.capacity(spare) - self._granted if spare >= 0 else 0
             except OSError:
-                self._free_ok = False
-        return self._free_ok
+                self._room_left = 0
+            self._granted = 0
+        size += 256
+        if size > self._room_left:
+            return False
+        self._room_left -= size
+        self._granted += size
+        return True
 
     # --- proposals ---
 

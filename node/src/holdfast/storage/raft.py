@@ -554,6 +554,9 @@ class RaftStorage:
             verb, *rest = msgpack.unpackb(body)
             if not self.is_leader():
                 raise NotLeader("not leader")
+            if self._need().raft.history.latest.member(peer) is None:  # its certificate outlives its membership
+                log.warning("request refused", extra={"fields": {"peer": peer, "reason": "not a member"}})
+                raise NotLeader(f"server {peer} is not a member of this cluster")
             if verb == "http" and self._forward_handler is not None:
                 method, target, headers, payload, remote = rest
                 reply = await self._forward_handler(
@@ -565,7 +568,7 @@ class RaftStorage:
                 answer = [True, await act(str(rest[0]))]
             else:
                 answer = [False, f"unknown request {verb}"]
-        except (StorageError, ValueError, TypeError) as error:
+        except (StorageError, ValueError, TypeError, LookupError) as error:
             answer = [False, str(error)]
         packed: bytes = msgpack.packb(answer)
         return packed
