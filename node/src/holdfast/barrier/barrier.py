@@ -68,6 +68,11 @@ class Barrier:
         item = self._storage.get(key)
         return None if item is None else Item(self.decrypt(key, item.value), item.revision)
 
+    def revision(self, key: str) -> int:
+        """Revision of `key`, 0 when it is absent; nothing is decrypted. Equal revisions mean equal values."""
+        item = self._storage.get(key)
+        return 0 if item is None else item.revision
+
     def list(self, prefix: str) -> list[str]:
         """Sorted immediate children below `prefix` ("" or ending in "/"); folders end in "/"."""
         return self._storage.list(prefix)

@@ -21,6 +21,7 @@ import msgpack
 from holdfast.consensus import identity, membership, transport, wal
 from holdfast.consensus import types as t
 from holdfast.consensus.autopilot import Health
+from holdfast.consensus.deadlines import Deadlines
 from holdfast.consensus.disk import FileDisk
 from holdfast.consensus.driver import Driver
 from holdfast.consensus.journal import RaftLog
@@ -67,6 +68,8 @@ class Replica:
         self._batch: list[tuple[Any, asyncio.Future[int | str]]] = []
         self._batch_bytes = 0
         self._batch_scheduled = False
+        self._writes = Deadlines(_WRITE_TIMEOUT, _unconfirmed)
+        self._reads = Deadlines(_READ_TIMEOUT, _no_quorum)
         self._room_checked = float("-inf")
         self._room_left = self._granted = 0
         self.raft: Raft
@@ -222,7 +225,7 @@ class Replica:
         """Commit one proposal (state.machine); its result. Raises NotLeaderError, UnknownOutcomeError."""
         if not self.raft.is_leader:
             raise NotLeaderError("this server is not the leader")
-        future: asyncio.Future[int | str] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[int | str] = self._writes.future()
         if self._batch and (self._batch_bytes + size > _BATCH_BYTES or len(self._batch) >= _BATCH_COUNT):
             self._propose_batch()
         self._batch.append((proposal, future))
@@ -230,17 +233,14 @@ class Replica:
         if not self._batch_scheduled:
             self._batch_scheduled = True
             asyncio.get_running_loop().call_soon(self._propose_batch)
-        result: int | str = await self._outcome(future, _WRITE_TIMEOUT)
-        return result
+        return await future
 
     async def _outcome(self, future: asyncio.Future[Any], timeout: float) -> Any:
         try:
             async with asyncio.timeout(timeout):
                 return await future
         except TimeoutError:
-            raise UnknownOutcomeError(
-                "the write was not confirmed in time and may or may not take effect: read it back before trying again"
-            ) from None
+            raise _unconfirmed() from None
 
     def _propose_batch(self) -> None:
         batch, self._batch = self._batch, []
@@ -305,16 +305,11 @@ class Replica:
 
     async def read_barrier(self) -> None:
         """ReadIndex. Raises NotLeaderError."""
-        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[bool] = self._reads.future()
         self.raft.read_index(lambda ok: None if future.done() else future.set_result(ok))
         self.driver.post()
-        try:
-            async with asyncio.timeout(_READ_TIMEOUT):
-                ok = await future
-        except TimeoutError:
-            ok = False
-        if not ok:
-            raise NotLeaderError("this server is not the leader, or has lost its quorum")
+        if not await future:
+            raise _no_quorum()
 
     # --- leadership ---
 
@@ -391,6 +386,16 @@ class Replica:
         finally:
             if self.raft.leadership is leading:
                 leading.end_restore()
+
+
+def _unconfirmed() -> Exception:
+    return UnknownOutcomeError(
+        "the write was not confirmed in time and may or may not take effect: read it back before trying again"
+    )
+
+
+def _no_quorum() -> Exception:
+    return NotLeaderError("this server is not the leader, or has lost its quorum")
 
 
 def _failure(reason: int) -> Exception:

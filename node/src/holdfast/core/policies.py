@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -78,6 +79,9 @@ class Policy:
         )
 
 
+_ROOT = Acl((), root=True)
+
+
 def _now() -> str:
     return datetime.now(UTC).isoformat().replace("+00:00", "Z")
 
@@ -88,12 +92,16 @@ def built_in() -> list[Put]:
 
 
 class PolicyStore:
-    """Policies by lower-case name. Writes go through the leader's barrier."""
+    """Policies by lower-case name. Writes go through the leader's barrier.
+
+    What is compiled counts only while the stored policies have the revisions it was made from, so no change can be
+    missed, not even one whose commit was cut off and took effect later.
+    """
 
     def __init__(self, barrier: Barrier) -> None:
         self._barrier = barrier
-        self._rules: dict[str, list[Rule]] = {}
-        self._acls: dict[tuple[str, ...], Acl] = {}
+        self._rules: dict[str, tuple[int, list[Rule]]] = {}
+        self._acls: dict[tuple[str, ...], tuple[list[int], Acl]] = {}
 
     def forget(self) -> None:
         """Drop everything compiled: the state below has changed."""
@@ -121,7 +129,7 @@ class PolicyStore:
             raise ApiError(400, "'policy' parameter not supplied or empty")
         text = decode(text)
         try:
-            parse_policy(text)
+            rules = await asyncio.to_thread(parse_policy, text)  # a long text takes the parser seconds
         except PolicySyntaxError as error:
             raise ApiError(400, f"failed to parse policy: {error}") from None
         item = self._barrier.get(PREFIX + name)
@@ -132,10 +140,10 @@ class PolicyStore:
             raise ApiError(400, "check-and-set parameter did not match the current version")
         required = known.cas_required if cas_required is None and known else bool(cas_required)
         policy = Policy(name, text, known.version + 1 if known else 1, _now(), required)
-        await self._barrier.commit(
+        revision = await self._barrier.commit(
             [Put(PREFIX + name, policy.to_bytes())], {PREFIX + name: item.revision if item else 0}
         )
-        self.forget()
+        self._rules[name] = revision, rules
 
     async def delete(self, name: str) -> None:
         """Remove a policy; absent is fine. Raises ApiError 400 on the built-in ones."""
@@ -144,26 +152,31 @@ class PolicyStore:
             raise ApiError(400, f'cannot delete "{name}" policy')
         if self._barrier.get(PREFIX + name) is not None:
             await self._barrier.commit([Delete(PREFIX + name)])
-            self.forget()
 
     def acl(self, names: Iterable[str]) -> Acl:
         """The compiled permissions of a token with these policies; unknown names grant nothing."""
         key = tuple(names)
-        acl = self._acls.get(key)
-        if acl is None:
-            if len(self._acls) > 10_000:
-                self._acls.clear()
-            acl = self._acls[key] = Acl((self._compiled(name) for name in key), root="root" in key)
+        if "root" in key:
+            return _ROOT
+        revisions = [self._barrier.revision(PREFIX + name) for name in key]
+        known = self._acls.get(key)
+        if known is not None and known[0] == revisions:
+            return known[1]
+        if len(self._acls) > 10_000:
+            self._acls.clear()
+        acl = Acl(self._compiled(name, revision) for name, revision in zip(key, revisions, strict=True))
+        self._acls[key] = revisions, acl
         return acl
 
-    def _compiled(self, name: str) -> list[Rule]:
-        rules = self._rules.get(name)
-        if rules is None:
-            policy = self.get(name)
-            try:
-                rules = parse_policy(policy.text) if policy else []
-            except PolicySyntaxError:
-                # Written by other software (a restored OpenBao state): what we cannot read must not grant anything.
-                rules = []
-            self._rules[name] = rules
+    def _compiled(self, name: str, revision: int) -> list[Rule]:
+        known = self._rules.get(name)
+        if known is not None and known[0] == revision:
+            return known[1]
+        policy = self.get(name)
+        try:
+            rules = parse_policy(policy.text) if policy else []
+        except PolicySyntaxError:
+            # Written by other software (a restored OpenBao state): what we cannot read must not grant anything.
+            rules = []
+        self._rules[name] = revision, rules
         return rules

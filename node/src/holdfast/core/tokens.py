@@ -122,13 +122,17 @@ def _entry_ops(salt: bytes, salted: str, entry: TokenEntry) -> list[Op]:
 
 
 class TokenStore:
-    """Tokens in the barrier, cached by salted id. `belongings` lists further keys that die with a token."""
+    """Tokens in the barrier, cached by salted id. `belongings` lists further keys that die with a token.
+
+    A cached entry counts only while the stored one has its revision, so no change or removal can be missed, not even
+    one whose commit was cut off and took effect later.
+    """
 
     def __init__(self, barrier: Barrier, belongings: Callable[[TokenEntry], list[str]]) -> None:
         self._barrier = barrier
         self._belongings = belongings
         self._salt_bytes = b""
-        self._cache: dict[str, TokenEntry] = {}
+        self._cache: dict[str, tuple[int, TokenEntry]] = {}  # by salted id, with the revision
         self._expiries: list[tuple[float, str]] = []
         self._due = asyncio.Event()
 
@@ -158,15 +162,18 @@ class TokenStore:
 
     def find(self, salted: str) -> TokenEntry | None:
         """A token that is neither unknown, expired nor used up."""
-        entry = self._cache.get(salted)
-        if entry is None:
+        known = self._cache.get(salted)
+        if known is not None and known[0] == self._barrier.revision(ID_PREFIX + salted):
+            entry = known[1]
+        else:
             loaded = self._load(salted)
             if loaded is None:
+                self._cache.pop(salted, None)
                 return None
             entry = loaded[0]
             if len(self._cache) >= _CACHE:
                 self._cache.clear()
-            self._cache[salted] = entry
+            self._cache[salted] = (loaded[1], entry)
         return None if entry.num_uses < 0 or entry.expired() else entry
 
     def by_accessor(self, accessor: str) -> tuple[str, TokenEntry] | None:
@@ -204,7 +211,6 @@ class TokenStore:
                 await self._barrier.commit([Put(ID_PREFIX + salted, entry.to_bytes())], {ID_PREFIX + salted: revision})
             except PreconditionFailed:
                 continue
-            self._cache[salted] = entry
             return Client(entry, salted, spent=entry.num_uses < 0)
         raise ApiError(409, "the token is being used by too many requests at once; try again")
 
@@ -239,7 +245,6 @@ class TokenStore:
                 await self._barrier.commit([Put(ID_PREFIX + salted, entry.to_bytes())], {ID_PREFIX + salted: revision})
             except PreconditionFailed:
                 continue
-            self._cache[salted] = entry
             self._watch(salted, entry)
             return entry
         raise ApiError(409, "the token kept changing; try again")
@@ -283,7 +288,6 @@ class TokenStore:
             if loaded is not None:
                 loaded[0].parent = ""
                 ops.append(Put(ID_PREFIX + child, loaded[0].to_bytes()))
-                self._cache.pop(child, None)
         return ops
 
     def _removal(self, salted: str, index: str) -> list[Op]:

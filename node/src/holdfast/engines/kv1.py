@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from holdfast.engines import stored
 from holdfast.engines.fields import parse_duration
 from holdfast.engines.types import (
     DELETE,
@@ -23,11 +23,6 @@ from holdfast.engines.types import (
 from holdfast.storage.types import Delete, Put
 
 DEFAULT_LEASE = 2_764_800  # 768 h, seconds
-
-
-def encode(value: dict[str, Any]) -> bytes:
-    """Compact JSON."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 class Kv1:
@@ -53,14 +48,14 @@ class Kv1:
             return self._read(path)
         if operation == UPDATE and not call.data:
             raise EngineError(400, "missing data fields")
-        await self._view.commit([Put(path, encode(call.data)) if operation == UPDATE else Delete(path)])
+        await self._view.commit([Put(path, stored.encode(call.data)) if operation == UPDATE else Delete(path)])
         return None
 
     def _read(self, path: str) -> Answer | None:
         item = self._view.get(path)
         if item is None:
             return None
-        data: dict[str, Any] = json.loads(item.value)
+        data: dict[str, Any] = stored.decode(item.value)
         return Answer(data, lease_duration=_lease(data))
 
 

@@ -8,17 +8,17 @@ is one batch; the revision of the metadata record is its precondition, so two wr
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
-from weakref import WeakValueDictionary
 
-from holdfast.engines import fields
+from holdfast.engines import fields, stored
 from holdfast.engines.kv2_model import (
     Config,
+    Found,
     Metadata,
     check_custom_metadata,
+    find_version,
     merge_patch,
     strip_values,
     timestamp,
@@ -55,7 +55,7 @@ class Kv2:
     def __init__(self, view: View) -> None:
         self._view = view
         # Writers of one path queue up here, so that a busy path costs no futile rounds through consensus.
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._queues: dict[str, tuple[asyncio.Lock, list[None]]] = {}  # by path: the lock, an item for each writer
 
     def exists(self, call: Call) -> bool | None:
         """Whether the path has metadata; only data/ and metadata/ tell create from update."""
@@ -89,36 +89,29 @@ class Kv2:
 
     def _secret(self, path: str, number: int) -> Any:
         item = self._view.get(f"versions/{path}/{number}")
-        return None if item is None else json.loads(item.value)
+        return None if item is None else stored.decode(item.value)
 
-    def _lookup(self, path: str, data: dict[str, Any]) -> tuple[Metadata, int] | None:
-        metadata, _ = self._metadata(path)
+    def _lookup(self, path: str, data: dict[str, Any]) -> Found | None:
+        item = self._view.get("metadata/" + path)
         number = fields.natural(data, "version") if data else 0
-        if metadata is None:
-            return None
-        number = number or metadata.current_version
-        return (metadata, number) if number in metadata.versions else None
+        return None if item is None else find_version(item.value, number)
 
     async def _read(self, path: str, data: dict[str, Any]) -> Answer | None:
         found = self._lookup(path, data)
         if found is None:
             return None
-        metadata, number = found
-        about = metadata.version_dict(number)
-        if metadata.versions[number].gone():
-            return Answer({"data": None, "metadata": about}, status=404)
-        return Answer({"data": self._secret(path, number), "metadata": about})
+        if found.version.gone():
+            return Answer({"data": None, "metadata": found.about()}, status=404)
+        return Answer({"data": self._secret(path, found.number), "metadata": found.about()})
 
     async def _subkeys(self, path: str, data: dict[str, Any]) -> Answer | None:
         found = self._lookup(path, data)
         if found is None:
             return None
-        metadata, number = found
-        about = metadata.version_dict(number)
-        if metadata.versions[number].gone():
-            return Answer({"subkeys": None, "metadata": about}, status=404)
-        secret = self._secret(path, number) or {}
-        return Answer({"subkeys": strip_values(secret, fields.natural(data, "depth")), "metadata": about})
+        if found.version.gone():
+            return Answer({"subkeys": None, "metadata": found.about()}, status=404)
+        secret = self._secret(path, found.number) or {}
+        return Answer({"subkeys": strip_values(secret, fields.natural(data, "depth")), "metadata": found.about()})
 
     async def _read_metadata(self, path: str, _: dict[str, Any]) -> Answer | None:
         metadata, _revision = self._metadata(path)
@@ -150,26 +143,33 @@ class Kv2:
         Raises EngineError 409 when others kept overtaking us.
         """
         key = "metadata/" + path
-        lock = self._locks.get(path)
-        if lock is None:
-            lock = self._locks[path] = asyncio.Lock()
-        async with lock:
-            for _ in range(_ATTEMPTS):
-                metadata, revision = self._metadata(path)
-                outcome = change(metadata)
-                if outcome is None:
-                    return None
-                ops, answer = outcome
-                try:
-                    await self._view.commit(ops, {key: revision})
-                except PreconditionFailed:
-                    continue
-                return answer
+        queue = self._queues.get(path)
+        if queue is None:
+            queue = self._queues[path] = asyncio.Lock(), []
+        lock, writers = queue
+        writers.append(None)
+        try:
+            async with lock:
+                for _ in range(_ATTEMPTS):
+                    metadata, revision = self._metadata(path)
+                    outcome = change(metadata)
+                    if outcome is None:
+                        return None
+                    ops, answer = outcome
+                    try:
+                        await self._view.commit(ops, {key: revision})
+                    except PreconditionFailed:
+                        continue
+                    return answer
+        finally:
+            writers.pop()
+            if not writers:
+                del self._queues[path]
         raise EngineError(409, "the secret kept changing while it was being written; try again")
 
     def _store(self, path: str, secret: Any, metadata: Metadata, config: Config) -> tuple[list[Op], Answer]:
         number, old = metadata.add_version(config, datetime.now(UTC))
-        value = json.dumps(secret, separators=(",", ":"), ensure_ascii=False).encode()
+        value = stored.encode(secret)
         ops: list[Op] = [
             Put("metadata/" + path, metadata.to_bytes()),
             Put(f"versions/{path}/{number}", value),

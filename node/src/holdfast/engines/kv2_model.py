@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from holdfast.engines import stored
 from holdfast.engines.fields import format_duration
 from holdfast.engines.types import EngineError
 
@@ -30,18 +30,18 @@ class Config:
 
     def to_bytes(self) -> bytes:
         """The stored form."""
-        return json.dumps(
+        return stored.encode(
             {
                 "max_versions": self.max_versions,
                 "cas_required": self.cas_required,
                 "delete_version_after": self.delete_version_after,
             }
-        ).encode()
+        )
 
     @classmethod
     def from_bytes(cls, value: bytes) -> Config:
         """The inverse of `to_bytes`."""
-        return cls(**json.loads(value))
+        return cls(**stored.decode(value))
 
 
 @dataclass(slots=True)
@@ -84,17 +84,27 @@ class Metadata:
 
     def to_bytes(self) -> bytes:
         """The stored form: compact JSON."""
-        fields = {name: getattr(self, name) for name in _STORED}
-        fields["versions"] = {
-            number: [version.created_time, version.deletion_time, int(version.destroyed)]
-            for number, version in self.versions.items()
-        }
-        return json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
+        return stored.encode(
+            {
+                "created_time": self.created_time,
+                "updated_time": self.updated_time,
+                "current_version": self.current_version,
+                "oldest_version": self.oldest_version,
+                "max_versions": self.max_versions,
+                "cas_required": self.cas_required,
+                "delete_version_after": self.delete_version_after,
+                "custom_metadata": self.custom_metadata,
+                "versions": {
+                    number: (version.created_time, version.deletion_time, int(version.destroyed))
+                    for number, version in self.versions.items()
+                },
+            }
+        )
 
     @classmethod
     def from_bytes(cls, value: bytes) -> Metadata:
         """The inverse of `to_bytes`."""
-        fields = json.loads(value)
+        fields = stored.decode(value)
         fields["versions"] = {
             int(number): Version(created, deleted, bool(destroyed))
             for number, (created, deleted, destroyed) in fields["versions"].items()
@@ -103,7 +113,7 @@ class Metadata:
 
     def version_dict(self, number: int) -> dict[str, Any]:
         """The `metadata` object of a version."""
-        return {**self.versions[number].as_dict(), "custom_metadata": self.custom_metadata, "version": number}
+        return _about(number, self.versions[number], self.custom_metadata)
 
     def as_dict(self) -> dict[str, Any]:
         """The `data` of `GET metadata/:path`."""
@@ -134,9 +144,9 @@ class Metadata:
         number = self.current_version + 1
         seconds = deletion_delay(config, self)
         deletion = timestamp(now + timedelta(seconds=seconds)) if seconds else ""
-        self.versions[number] = Version(timestamp(now), deletion)
-        self.current_version = number
         self.updated_time = timestamp(now)
+        self.versions[number] = Version(self.updated_time, deletion)
+        self.current_version = number
         keep = max(config.max_versions, self.max_versions) or DEFAULT_MAX_VERSIONS
         old = [version for version in self.versions if version <= number - keep]
         for version in old:
@@ -146,16 +156,32 @@ class Metadata:
         return number, old
 
 
-_STORED = (
-    "created_time",
-    "updated_time",
-    "current_version",
-    "oldest_version",
-    "max_versions",
-    "cas_required",
-    "delete_version_after",
-    "custom_metadata",
-)
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One version out of a stored record: its number, its own record, and the custom metadata of the path."""
+
+    number: int
+    version: Version
+    custom_metadata: dict[str, str] | None
+
+    def about(self) -> dict[str, Any]:
+        """The `metadata` object of the version."""
+        return _about(self.number, self.version, self.custom_metadata)
+
+
+def find_version(value: bytes, number: int) -> Found | None:
+    """Version `number` (0: the current one) of a record that `Metadata.to_bytes` made, without building the others."""
+    fields = stored.decode(value)
+    number = number or fields["current_version"]
+    record = fields["versions"].get(str(number))
+    if record is None:
+        return None
+    created, deleted, destroyed = record
+    return Found(number, Version(created, deleted, bool(destroyed)), fields["custom_metadata"])
+
+
+def _about(number: int, version: Version, custom: dict[str, str] | None) -> dict[str, Any]:
+    return {**version.as_dict(), "custom_metadata": custom, "version": number}
 
 
 def deletion_delay(config: Config, metadata: Metadata) -> float:

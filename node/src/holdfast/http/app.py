@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ASGI application: routes, limits, forwarding, answers. No framework: this is the path every request takes."""
+"""The application: routes, limits, forwarding, answers. No framework: this is the path every request takes.
+
+`answer` serves whole requests (http/exchange.py); as an ASGI application it serves what is streamed, and the rest too.
+"""
 
 from __future__ import annotations
 
-import asyncio
 from os import urandom
 from posixpath import normpath
 from urllib.parse import quote
@@ -18,6 +20,7 @@ from holdfast.http.envelope import errors
 from holdfast.http.failures import reply_for
 from holdfast.http.message import Call, Refused, Reply
 from holdfast.http.routes import ROUTES
+from holdfast.http.time_limit import TimeLimit
 from holdfast.storage.types import ForwardReply, ForwardRequest, NotLeader
 
 _PREFIX = "/v1/"
@@ -28,6 +31,23 @@ class Application:
 
     def __init__(self, context: Context) -> None:
         self.context = context
+        self._limit = TimeLimit(context.max_request_duration)
+
+    def streams(self, path: str) -> bool:
+        """Whether bodies of requests for `path` (with "/v1/") go through ASGI, piece by piece."""
+        return (
+            path[len(_PREFIX) :] in snapshot.PATHS and path.startswith(_PREFIX) and self.context.snapshots is not None
+        )
+
+    async def answer(self, call: Call) -> Reply:
+        """The answer to a request whose body is complete; `call.path` is the whole path of the URL. Never raises."""
+        path = call.path
+        call.path = path[len(_PREFIX) :]
+        try:
+            _check_path(path, call)
+            return await self._answer(call)
+        except Exception as error:
+            return reply_for(error, call, self.context.logger)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
@@ -65,19 +85,15 @@ class Application:
 
     async def _local(self, context: Context, call: Call) -> Reply:
         """Run a logical request here. Raises StandbyError or NotLeader when another node has to do it."""
-        limit = context.max_request_duration
         try:
-            async with asyncio.timeout(limit or None):
-                return await logical.handle(context, call)
+            return await self._limit.run(logical.handle(context, call))
         except (StandbyError, NotLeader):
             raise
         except Exception as error:
-            return reply_for(error, call, context.logger, limit)
+            return reply_for(error, call, context.logger, self._limit.limit)
 
     async def _send(self, reply: Reply, call: Call, send: Send) -> None:
-        headers = reply.header_list()
-        headers.extend(self.context.extra_headers)
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.start", "status": reply.status, "headers": reply.header_list()})
         await send({"type": "http.response.body", "body": b"" if call.method == "HEAD" else reply.body})
 
 
@@ -89,11 +105,11 @@ def _call_of(scope: Scope) -> Call:
         query=scope["query_string"],
         headers=dict(scope["headers"]),
         remote_addr=client[0] if client else "",
-        request_id=_request_id(),
+        request_id=request_id(),
     )
 
 
-def _request_id() -> str:
+def request_id() -> str:
     """A random UUID (version 4); a third of the cost of uuid.uuid4(), on the path of every request."""
     text = urandom(16).hex()
     return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-a{text[17:20]}-{text[20:]}"

@@ -12,12 +12,17 @@ from __future__ import annotations
 import asyncio
 import re
 from typing import Any
+from urllib.parse import unquote
 
+import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from holdfast.http.app import Application, request_id
 from holdfast.http.cycle import ApiCycle
+from holdfast.http.exchange import Exchange
+from holdfast.http.message import Call
 
 _VERB = re.compile(rb"(LIST|SCAN) ")
 _VERBS = (b"LIST ", b"SCAN ")
@@ -26,9 +31,13 @@ _MAX_HEAD = 65_536  # bytes of request line and headers
 
 
 class ApiProtocol(HttpToolsProtocol):
-    """One client connection. `head_timeout`: seconds for the request line and headers to arrive (0: no limit)."""
+    """One client connection. `head_timeout`: seconds for the request line and headers to arrive (0: no limit).
+
+    `application` answers calls whose bodies are whole; what it streams goes through uvicorn's ASGI cycle.
+    """
 
     head_timeout: float = 10.0
+    application: Application
 
     def __init__(
         self,
@@ -45,6 +54,9 @@ class ApiProtocol(HttpToolsProtocol):
         self._held = b""  # the beginning of what may become LIST or SCAN
         self._verb = ""  # the real method of the message that was rewritten
         self._head_timer: asyncio.TimerHandle | None = None
+        self._body_timer: asyncio.TimerHandle | None = None
+        self._exchange: Exchange | None = None  # the one whose body is being gathered
+        self._behind: Any = None  # what came before it, to be answered first
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -52,6 +64,9 @@ class ApiProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()
+        self._stop_body_timer()
+        if isinstance(self.cycle, Exchange):
+            self.cycle = self._exchange = None
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -108,33 +123,96 @@ class ApiProtocol(HttpToolsProtocol):
         self._between = False
         self._in_head = True
         self._head_bytes = 0
-        super().on_message_begin()
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
 
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._stop_head_timer()
-        for name, value in self.headers:
-            if name == b"content-length":
-                self._body_left = int(value)
+        method, self._verb = self._verb or self.parser.get_method().decode("ascii"), ""
+        path, query = _target(self.url)
+        headers = dict(self.headers)
+        length = headers.get(b"content-length")
+        if length is not None:
+            self._body_left = int(length)
+        if self.application.streams(path):
+            self._begin_stream(method)
+            return
+        call = Call(method, path, query, headers, b"", self.client[0] if self.client else "", request_id())
+        context = self.application.context
+        before: Any = self.cycle
+        self._behind = None if before is None or before.response_complete else before
+        self.cycle = self._exchange = Exchange(  # type: ignore[assignment]
+            call,
+            self.application.answer,
+            self.transport,
+            self.flow,
+            self.server_state.default_headers,
+            self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive(),
+            context.max_request_size,
+            self._behind is None,
+            self.on_response_complete,
+        )
+        if context.read_timeout > 0 and (length is not None or b"transfer-encoding" in headers):
+            self._body_timer = self.loop.call_later(context.read_timeout, self._body_timed_out)
+
+    def _begin_stream(self, method: str) -> None:
+        url, headers, expect = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()  # makes the scope, which nothing else needs
+        self.url, self.headers[:], self.expect_100_continue = url, headers, expect
         super().on_headers_complete()
         # The task that runs the application has been created but has not started: it sees these changes.
         self.cycle.__class__ = ApiCycle
-        if self._verb:
-            self.scope["method"], self._verb = self._verb, ""
+        self.scope["method"] = method
 
     def on_body(self, body: bytes) -> None:
         self._body_left = max(0, self._body_left - len(body))
-        super().on_body(body)
+        if self._exchange is not None:
+            self._exchange.body(body)
+        else:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._between = True
         self._body_left = 0
-        super().on_message_complete()
+        exchange, self._exchange = self._exchange, None
+        if exchange is None:
+            super().on_message_complete()
+            return
+        self._stop_body_timer()
+        behind, self._behind = self._behind, None
+        if exchange.response_complete:
+            return
+        if behind is None or behind.response_complete:
+            self._start_asgi_task(exchange, self.application)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((exchange, self.application))  # type: ignore[arg-type]
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        if not isinstance(cycle, Exchange):
+            super()._start_asgi_task(cycle, app)
+            return
+        task = self.loop.create_task(cycle.run())
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
 
     def _unsupported_upgrade_warning(self) -> None:
         """An Upgrade header (curl --http2 sends one) is not taken up; uvicorn would advise a websocket library."""
 
-    # time limit
+    # time limits
+    def _stop_body_timer(self) -> None:
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+            self._body_timer = None
+
+    def _body_timed_out(self) -> None:
+        self._body_timer = None
+        if self._exchange is not None:
+            self._exchange.keep_alive = False
+            self._exchange.refuse(408, "the request body did not arrive in time")
+
     def _start_head_timer(self) -> None:
         if self.head_timeout > 0:
             self._head_timer = self.loop.call_later(self.head_timeout, self._head_timed_out)
@@ -150,6 +228,17 @@ class ApiProtocol(HttpToolsProtocol):
             self.transport.close()
 
 
-def protocol_class(head_timeout: float) -> type[ApiProtocol]:
+def _target(url: bytes) -> tuple[str, bytes]:
+    """Decoded path and raw query of a request target. Raises ValueError for one that is not ASCII."""
+    if url[:1] != b"/" or b"#" in url:
+        parsed = httptools.parse_url(url)
+        raw, query = parsed.path or b"", parsed.query or b""
+    else:
+        raw, _, query = url.partition(b"?")
+    path = raw.decode("ascii")
+    return unquote(path) if "%" in path else path, query
+
+
+def protocol_class(head_timeout: float, application: Application) -> type[ApiProtocol]:
     """An `ApiProtocol` with the listener's `http_read_header_timeout` (seconds)."""
-    return type("ListenerProtocol", (ApiProtocol,), {"head_timeout": head_timeout})
+    return type("ListenerProtocol", (ApiProtocol,), {"head_timeout": head_timeout, "application": application})

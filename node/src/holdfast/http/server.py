@@ -9,12 +9,12 @@ import socket
 import ssl
 import time
 from email.utils import formatdate
-from typing import Any
 
 from uvicorn.config import Config as UvicornConfig
 from uvicorn.server import ServerState
 
 from holdfast.config.tree import Listener
+from holdfast.http.app import Application
 from holdfast.http.protocol import protocol_class
 from holdfast.http.tls import reload_certificate, server_context
 
@@ -29,7 +29,7 @@ class ListenError(Exception):
 class HttpServer:
     """One listener. `start` binds and accepts; `stop` finishes what is in flight."""
 
-    def __init__(self, app: Any, listener: Listener, logger: logging.Logger | None = None) -> None:
+    def __init__(self, app: Application, listener: Listener, logger: logging.Logger | None = None) -> None:
         self.listener = listener
         self._app = app
         self._logger = logger or logging.getLogger("holdfast.http")
@@ -50,7 +50,7 @@ class HttpServer:
         self._ssl = None if listener.tls_disable else server_context(listener)
         config = UvicornConfig(
             self._app,
-            http=protocol_class(listener.http_read_header_timeout),
+            http=protocol_class(listener.http_read_header_timeout, self._app),
             ws="none",
             lifespan="off",
             interface="asgi3",
@@ -97,7 +97,8 @@ class HttpServer:
 
     def _tick(self) -> None:
         """Refresh the headers that every answer carries (Date has a resolution of one second)."""
-        self._state.default_headers = [(b"date", formatdate(time.time(), usegmt=True).encode("ascii")), _NO_STORE]
+        date = formatdate(time.time(), usegmt=True).encode("ascii")
+        self._state.default_headers = [(b"date", date), _NO_STORE, *self._app.context.extra_headers]
         self._clock = asyncio.get_running_loop().call_later(1.0, self._tick)
 
 

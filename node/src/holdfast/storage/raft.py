@@ -225,7 +225,10 @@ class RaftStorage:
 
     async def read_barrier(self) -> None:
         """ReadIndex."""
-        await self._translate(self._need().read_barrier())
+        try:
+            await self._need().read_barrier()
+        except t.NotLeaderError as error:
+            raise NotLeader(str(error)) from None
 
     # --- Cluster: what is known ---
 

@@ -204,9 +204,16 @@ async def test_step_down_of_a_single_server(leader: Any) -> None:
 async def test_a_new_term_without_an_event_reloads_caches(leader: Any) -> None:
     assert (await leader.call("GET", "auth/token/lookup-self"))[0] == 200
     world = leader.cluster.world
-    await world.storage.commit([Delete(key) for key in world.storage.scan("sys/token/id/")])
-    assert (await leader.call("GET", "auth/token/lookup-self"))[0] == 200  # cached
+    await world.storage.commit([Delete(key) for key in world.storage.scan("core/mounts/")])
+    assert "sys/" in (await leader.call("GET", "sys/mounts"))[1]["data"]  # cached
     world.term += 1
+    assert "sys/" not in (await leader.call("GET", "sys/mounts"))[1]["data"]
+
+
+async def test_a_token_removed_below_is_refused_at_once(leader: Any) -> None:
+    assert (await leader.call("GET", "auth/token/lookup-self"))[0] == 200
+    storage = leader.cluster.world.storage
+    await storage.commit([Delete(key) for key in storage.scan("sys/token/id/")])
     assert (await leader.call("GET", "auth/token/lookup-self"))[0] == 403
 
 

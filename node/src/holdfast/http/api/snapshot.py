@@ -25,6 +25,7 @@ from holdfast.storage.types import NotLeader
 SNAPSHOT = "sys/storage/raft/snapshot"
 FORCE = "sys/storage/raft/snapshot-force"
 STATUS = "sys/storage/raft/snapshot-status"
+_HEADERS = ((b"content-type", b"application/gzip"), (b"content-disposition", b"attachment"))
 PATHS = frozenset((SNAPSHOT, FORCE, STATUS))
 
 
@@ -72,7 +73,7 @@ async def _save(context: Context, call: Call, send: Send) -> None:
         try:
             async for piece in stream:
                 if not started:
-                    await send({"type": "http.response.start", "status": 200, "headers": _headers(context)})
+                    await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
                     started = True
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
         finally:
@@ -87,14 +88,6 @@ async def _save(context: Context, call: Call, send: Send) -> None:
     finally:
         source.close()
     await send({"type": "http.response.body", "body": b""})
-
-
-def _headers(context: Context) -> list[tuple[bytes, bytes]]:
-    return [
-        (b"content-type", b"application/gzip"),
-        (b"content-disposition", b"attachment"),
-        *context.extra_headers,
-    ]
 
 
 async def _restore(context: Context, call: Call, receive: Receive) -> Reply:
