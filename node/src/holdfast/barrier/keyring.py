@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import secrets
 import struct
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ class BarrierError(Exception):
 
 def encrypt_value(cipher: AESGCM, term: int, key: str, plaintext: bytes) -> bytes:
     """4-byte big-endian term, version 2, 12-byte nonce, AES-256-GCM output; `key` (the storage path) is bound to it."""
-    nonce = secrets.token_bytes(NONCE_SIZE)
+    nonce = os.urandom(NONCE_SIZE)  # what secrets.token_bytes calls, without two Python calls a value
     return _HEADER.pack(term, VERSION) + nonce + cipher.encrypt(nonce, plaintext, key.encode())
 
 

@@ -27,6 +27,7 @@ from holdfast.http.message import Call
 _VERB = re.compile(rb"(LIST|SCAN) ")
 _VERBS = (b"LIST ", b"SCAN ")
 _STARTS = frozenset(verb[:length] for verb in _VERBS for length in range(1, 5))
+_START_ENDS = frozenset(start[-1] for start in _STARTS)
 _MAX_HEAD = 65_536  # bytes of request line and headers
 
 
@@ -57,6 +58,7 @@ class ApiProtocol(HttpToolsProtocol):
         self._body_timer: asyncio.TimerHandle | None = None
         self._exchange: Exchange | None = None  # the one whose body is being gathered
         self._behind: Any = None  # what came before it, to be answered first
+        self._idle_since: float | None = None  # loop time; None while a request is under way
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -65,6 +67,7 @@ class ApiProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()
         self._stop_body_timer()
+        self._stop_idle_timer()
         if isinstance(self.cycle, Exchange):
             self.cycle = self._exchange = None
         super().connection_lost(exc)
@@ -79,7 +82,7 @@ class ApiProtocol(HttpToolsProtocol):
             return
         was_in_head = self._in_head
         position = 0
-        for match in _VERB.finditer(data):
+        for match in _VERB.finditer(data) if b"LIST " in data or b"SCAN " in data else ():
             start = match.start()
             if start > position:
                 self._feed(data[position:start])
@@ -103,6 +106,9 @@ class ApiProtocol(HttpToolsProtocol):
     def _feed_tail(self, data: bytes) -> None:
         """Feed the last piece, but hold back its end when that may be the beginning of a LIST or SCAN."""
         position = 0
+        if not data or data[-1] not in _START_ENDS:  # nearly always
+            self._feed(data)
+            return
         for length in range(min(4, len(data)), 0, -1):
             if data[-length:] in _STARTS:
                 cut = len(data) - length
@@ -202,6 +208,40 @@ class ApiProtocol(HttpToolsProtocol):
         """An Upgrade header (curl --http2 sends one) is not taken up; uvicorn would advise a websocket library."""
 
     # time limits
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        # One timer a connection, not one a request: it looks how long nothing has happened, and waits on.
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._wait_idle(self.timeout_keep_alive)
+
+    def _wait_idle(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle_since = None
+
+    def timeout_keep_alive_handler(self) -> None:
+        self.timeout_keep_alive_task = None
+        if self._idle_since is None:
+            return
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0.001:
+            self._wait_idle(left)
+        elif not self.transport.is_closing():
+            self.transport.close()
+
+    def _stop_idle_timer(self) -> None:
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
+
     def _stop_body_timer(self) -> None:
         if self._body_timer is not None:
             self._body_timer.cancel()
