@@ -81,12 +81,20 @@ class Barrier:
         """Every key that starts with `prefix`, sorted, in full."""
         return self._storage.scan(prefix)
 
-    async def commit(self, ops: Sequence[Op], preconditions: Mapping[str, int] | None = None) -> int:
+    async def commit(
+        self, ops: Sequence[Op], preconditions: Mapping[str, int] | None = None, *, prefix: str = ""
+    ) -> int:
         """Encrypt the values of `ops` and store them as one atomic batch; errors as `Storage.commit`.
 
-        `preconditions` maps keys to the revisions they must still have (0: absent). Returns the batch's revision.
+        `preconditions` maps keys to the revisions they must still have (0: absent); every key is relative to `prefix`.
+        Returns the batch's revision.
         """
-        sealed: list[Op] = [op if isinstance(op, Delete) else Put(op.key, self.encrypt(op.key, op.value)) for op in ops]
+        sealed: list[Op] = []
+        for op in ops:
+            key = prefix + op.key
+            sealed.append(Put(key, self.encrypt(key, op.value)) if isinstance(op, Put) else Delete(key))
+        if prefix and preconditions:
+            preconditions = {prefix + key: revision for key, revision in preconditions.items()}
         return await self._storage.commit(sealed, preconditions)
 
     def view(self, prefix: str) -> View:
@@ -118,9 +126,4 @@ class View:
 
     async def commit(self, ops: Sequence[Op], preconditions: Mapping[str, int] | None = None) -> int:
         """As `Barrier.commit`."""
-        prefix = self._prefix
-        absolute: list[Op] = [
-            Put(prefix + op.key, op.value) if isinstance(op, Put) else Delete(prefix + op.key) for op in ops
-        ]
-        conditions = {prefix + key: revision for key, revision in (preconditions or {}).items()}
-        return await self._barrier.commit(absolute, conditions)
+        return await self._barrier.commit(ops, preconditions, prefix=self._prefix)

@@ -16,6 +16,7 @@ from holdfast.consensus.types import (
     Ack,
     Append,
     ChunkAck,
+    Entry,
     Heartbeat,
     HeartbeatAck,
     Install,
@@ -140,13 +141,21 @@ class Leadership:
                 return
             entries = log.slice(progress.next, raft.timing.max_batch) if progress.next <= log.last else []
             prev = progress.next - 1
-            raft.network.send(peer, Append(self.term, self.seq, prev, log.term_at(prev), raft.commit, entries))
-            progress.commit_sent = raft.commit
+            self._append(peer, progress, entries, now)
             progress.sent(prev + len(entries), now)
-        if progress.mode is Mode.REPLICATE and progress.commit_sent < raft.commit and progress.next > log.last:
-            prev = progress.next - 1
-            raft.network.send(peer, Append(self.term, self.seq, prev, log.term_at(prev), raft.commit, []))
-            progress.commit_sent = raft.commit
+        if (
+            progress.mode is Mode.REPLICATE
+            and progress.commit_sent < raft.commit
+            and progress.next > log.last
+            and now - progress.appended_at >= raft.timing.commit_delay
+        ):
+            self._append(peer, progress, [], now)
+
+    def _append(self, peer: str, progress: Progress, entries: list[Entry], now: float) -> None:
+        raft, prev = self.raft, progress.next - 1
+        raft.network.send(peer, Append(self.term, self.seq, prev, raft.log.term_at(prev), raft.commit, entries))
+        progress.commit_sent = raft.commit
+        progress.appended_at = now
 
     # --- files ---
 

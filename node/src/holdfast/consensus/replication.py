@@ -36,6 +36,7 @@ class Progress:
         self.acked_seq = 0
         self.heartbeat_at = float("-inf")
         self.commit_sent = 0
+        self.appended_at = float("-inf")  # last append of any kind
         self.last_index = 0
         self.last_term = 0
         self.applied = 0

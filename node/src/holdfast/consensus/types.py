@@ -173,6 +173,7 @@ class Timing:
     quorum: float = 0.8  # a leader without a majority for this long steps down
     resend: float = 0.15  # an unanswered probe, append or chunk is repeated after this
     max_batch: int = 512 * 1024  # bytes of entries in one append
+    commit_delay: float = 0.005  # the commit index waits so long for an append to go with before it goes by itself
     max_inflight: int = 32  # appends under way to one server
     chunk: int = 256 * 1024
     chunk_window: int = 8

@@ -23,7 +23,7 @@ from holdfast.storage.types import Cluster, Event, Storage, StorageError
 
 _SETTLE = 2.0  # seconds that an unseal waits for leadership, or for a join, before it answers
 _POLL = 0.05
-_TRANSFER = 10.0
+_TRANSFER = 3.0  # seconds that sealing a leader, and with it an unseal, waits for the handover
 _WRONG = "unable to retrieve stored keys: invalid key: failed to decrypt keys from storage"
 
 

@@ -13,6 +13,12 @@ from holdfast.http.asgi import Receive
 from holdfast.http.envelope import errors
 from holdfast.http.message import Refused
 
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"invalid character '{name[0]}' looking for beginning of value")
+
+
+_decode = json.JSONDecoder(parse_constant=_no_constant).decode
 _MAX_NESTING_TEXT = "failed to decode JSON input: the document is nested too deeply"
 
 
@@ -63,7 +69,7 @@ def decode_object(body: bytes) -> dict[str, Any]:
     if not body or not body.strip():
         return {}
     try:
-        value = json.loads(body, parse_constant=_no_constant)
+        value = _decode(body.decode(json.detect_encoding(body), "surrogatepass"))  # as json.loads, which makes a decoder
     except json.JSONDecodeError as error:
         raise ApiError(400, f"failed to decode JSON input: {_reason(error)}") from None
     except RecursionError:
@@ -89,10 +95,6 @@ def json_kind(value: Any) -> str:
     if isinstance(value, str):
         return "string"
     return "array" if isinstance(value, list) else "object"
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"invalid character '{name[0]}' looking for beginning of value")
 
 
 def _reason(error: json.JSONDecodeError) -> str:

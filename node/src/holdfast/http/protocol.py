@@ -95,6 +95,8 @@ class ApiProtocol(HttpToolsProtocol):
                 return
         self._feed_tail(data[position:])
         if not self._in_head:
+            if self._exchange is not None and self._body_timer is None:
+                self._start_body_timer()
             return
         if was_in_head:
             self._head_bytes += len(data)
@@ -160,8 +162,6 @@ class ApiProtocol(HttpToolsProtocol):
             self._behind is None,
             self.on_response_complete,
         )
-        if context.read_timeout > 0 and (length is not None or b"transfer-encoding" in headers):
-            self._body_timer = self.loop.call_later(context.read_timeout, self._body_timed_out)
 
     def _begin_stream(self, method: str) -> None:
         url, headers, expect = self.url, self.headers, self.expect_100_continue
@@ -241,6 +241,10 @@ class ApiProtocol(HttpToolsProtocol):
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
             self.timeout_keep_alive_task = None
+
+    def _start_body_timer(self) -> None:
+        if (patience := self.application.context.read_timeout) > 0:
+            self._body_timer = self.loop.call_later(patience, self._body_timed_out)
 
     def _stop_body_timer(self) -> None:
         if self._body_timer is not None:
