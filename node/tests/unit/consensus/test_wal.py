@@ -8,6 +8,7 @@ that was synced.
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable
 
@@ -149,10 +150,8 @@ def test_a_second_power_cut_during_and_after_recovery() -> None:
             work.run(log, 60)
         disk.power_loss()
         disk.crash_after = rng.randint(0, 2)
-        try:
+        with contextlib.suppress(PowerLoss):
             wal.recover(disk, SEGMENT)
-        except PowerLoss:
-            pass
         disk.power_loss()
         log, recovered = wal.recover(disk, SEGMENT)
         said = picture_of(recovered)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, get_args
 
 import msgpack
@@ -88,10 +89,8 @@ def test_a_flipped_byte_or_a_cut_is_a_message_or_a_wire_error(message: t.Message
     raw = bytearray(wire.encode(message))
     raw[data.draw(st.integers(0, len(raw) - 1))] ^= data.draw(st.integers(1, 255))
     del raw[data.draw(st.integers(1, len(raw))) :]
-    try:
+    with contextlib.suppress(wire.WireError):
         wire.decode(bytes(raw))
-    except wire.WireError:
-        pass
 
 
 @pytest.mark.parametrize(
