@@ -143,12 +143,7 @@ class Leadership:
             prev = progress.next - 1
             self._append(peer, progress, entries, now)
             progress.sent(prev + len(entries), now)
-        if (
-            progress.mode is Mode.REPLICATE
-            and progress.commit_sent < raft.commit
-            and progress.next > log.last
-            and now - progress.appended_at >= raft.timing.commit_delay
-        ):
+        if progress.commit_due(raft.commit, log.last, now, raft.timing):
             self._append(peer, progress, [], now)
 
     def _append(self, peer: str, progress: Progress, entries: list[Entry], now: float) -> None:

@@ -93,6 +93,15 @@ class Progress:
             return True
         return self.next <= last_index and len(self.inflight) < timing.max_inflight
 
+    def commit_due(self, commit: int, last_index: int, now: float, timing: Timing) -> bool:
+        """True when the server should be told the commit index by itself: no append has carried it for a while."""
+        return (
+            self.mode is Mode.REPLICATE
+            and self.commit_sent < commit
+            and self.next > last_index
+            and now - self.appended_at >= timing.commit_delay
+        )
+
     def sent(self, last: int, now: float) -> None:
         """An append whose last entry is `last` went out (`last` = next - 1: an empty one)."""
         self.sent_at = now

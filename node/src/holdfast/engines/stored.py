@@ -11,8 +11,12 @@ _decode = JSONDecoder().decode
 
 
 def encode(value: Any) -> bytes:
-    """The stored form of a JSON value."""
-    return _encode(value).encode()
+    """The stored form of a JSON value. Half a surrogate pair, which JSON can spell, becomes U+FFFD, as in Go."""
+    text = _encode(value)
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
 
 
 def decode(stored: bytes) -> Any:

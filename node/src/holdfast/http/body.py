@@ -69,7 +69,9 @@ def decode_object(body: bytes) -> dict[str, Any]:
     if not body or not body.strip():
         return {}
     try:
-        value = _decode(body.decode(json.detect_encoding(body), "surrogatepass"))  # as json.loads, which makes a decoder
+        value = _decode(
+            body.decode(json.detect_encoding(body), "surrogatepass")
+        )  # as json.loads, which makes a decoder
     except json.JSONDecodeError as error:
         raise ApiError(400, f"failed to decode JSON input: {_reason(error)}") from None
     except RecursionError:

@@ -11,7 +11,7 @@ import pytest
 
 from holdfast.barrier import seal
 from holdfast.barrier.keyring import Keyring
-from holdfast.storage.types import Delete, Event, Put, StorageError
+from holdfast.storage.types import Delete, Event, Put, Server, StorageError
 
 NewNode = Callable[..., Any]
 
@@ -179,6 +179,20 @@ async def test_a_restarted_node_is_sealed_and_keeps_its_data(leader: Any, restar
     status, body = await again.call("GET", "kv1/a")
     assert (status, body["data"], body["lease_duration"]) == (200, {"v": "one"}, 2764800)
     await again.core.shutdown()
+
+
+async def test_sealing_a_leader_waits_a_bounded_time_for_the_handover(leader: Any, monkeypatch: Any) -> None:
+    asked: list[float] = []
+
+    async def transfer(to: str | None = None, timeout: float = 10.0) -> None:
+        asked.append(timeout)
+        raise StorageError("nobody took over")
+
+    monkeypatch.setattr(leader.cluster, "transfer_leadership", transfer)
+    leader.cluster.world.servers["raft2"] = Server("raft2", "127.0.0.1:1", True, False, False)
+    assert (await leader.call("PUT", "sys/seal"))[0] == 204
+    assert leader.core.sealed()
+    assert asked == [3.0]
 
 
 async def test_seal_needs_sudo_and_drops_everything(leader: Any) -> None:
