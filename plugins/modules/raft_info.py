@@ -12,8 +12,9 @@ short_description: Read the state of a Raft cluster and of its servers
 version_added: 0.1.0
 description:
   - Returns health, seal state, leader, membership and autopilot of one or many API addresses in one call.
-  - What each address says of itself needs no token. Membership and autopilot need a token that may read
-    C(sys/storage/raft/configuration) and C(sys/storage/raft/autopilot/state), and are read from the leader.
+  - A place of a token that is empty is no failure. What each address says of itself needs none.
+  - Membership and autopilot need a token that may read C(sys/storage/raft/configuration) and
+    C(sys/storage/raft/autopilot/state), and are read from the leader.
 author:
   - The holdfast developers (@holdfast)
 extends_documentation_fragment:
@@ -148,7 +149,7 @@ def lines(rows: list[dict[str, object]]) -> list[str]:
 
 
 def info(module: AnsibleModule) -> dict[str, object]:
-    settings = _module.settings_of(module)
+    settings = _module.settings_of(module, needs_token=False)
     cluster = Cluster(module.params["url"], settings)
     nodes = read_nodes(cluster.urls, settings)
     result: dict[str, object] = {
@@ -173,7 +174,8 @@ def info(module: AnsibleModule) -> dict[str, object]:
         result.update(members=rows, table=lines(rows), failure_tolerance=tolerance)
         result["autopilot"] = dict(leader.get(f"{RAFT}/autopilot/configuration").data)
     except RaftError as exc:
-        result["membership_error"] = str(exc)
+        place = module.params["token_file"] or (module.params["token_command"] or [""])[0]
+        result["membership_error"] = f"{exc}; there is no token in {place}" if place and not settings.token else str(exc)
     return result
 
 

@@ -85,9 +85,7 @@ def restored(cluster: LocalCluster, server: str) -> t.Any:
     return cluster.session().get(f"{cluster.url(server)}/v1/secret/data/a", timeout=20).json().get("data", {}).get("data")
 
 
-def test_a_restore_into_another_cluster_killed_in_the_middle(
-    cluster: LocalCluster, tmp_path_factory: t.Any, archive: str
-) -> None:
+def test_a_restore_into_another_cluster_killed_in_the_middle(cluster: LocalCluster, tmp_path_factory: t.Any, archive: str) -> None:
     members = cluster.play("status", nodes=5).output
     assert "leader" in members
     stayed = next(name for name in (f"n{number}" for number in range(1, 6)) if f"- {name} " in members)

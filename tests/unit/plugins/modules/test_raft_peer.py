@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import pathlib
 import typing as t
 
 import pytest
@@ -124,3 +125,12 @@ def test_bad_token(lab: Lab, cluster: FakeCluster) -> None:
     with pytest.raises(ModuleFailed, match="permission denied") as caught:
         run(lab.params(cluster, node_ids=["n4"], state="absent", token="s.wrong"))
     assert caught.value.result["status"] == 403
+
+
+def test_no_token_where_one_is_needed(lab: Lab, cluster: FakeCluster, tmp_path: pathlib.Path) -> None:
+    wish = lab.params(cluster, token=None, token_file=str(tmp_path / "empty"), node_ids=["n4"], state="absent")
+    with pytest.raises(ModuleFailed, match="cannot be read: No such file"):
+        run(wish)
+    (tmp_path / "empty").write_text("{}")
+    with pytest.raises(ModuleFailed, match="no token in what"):
+        run(wish)
