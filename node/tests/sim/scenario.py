@@ -18,6 +18,7 @@ def run(seed: int, faults_for: float = 12.0, mutate: Callable[[Raft], None] | No
     world = World(seed, servers=rng.choice([1, 3, 3, 3, 5]), mutate=mutate)
     world.loss = rng.choice([0, 0, 0.01, 0.1])
     world.duplicate = rng.choice([0, 0.02])
+    world.stragglers = rng.choice([0, 0, 0.003, 0.02])
     slow = rng.choice([None, None, "disk", "net"])
     for node in world.nodes.values():
         node.rate = rng.uniform(0.98, 1.02)
@@ -45,12 +46,17 @@ class _Chaos:
         self.count = 0
         self.spares = [f"n{i}" for i in range(7, 12)]
         self.joined: set[str] = set()
+        self.flapping = rng.random() < 0.2
 
     def event(self) -> None:
         for _ in range(self.rng.randint(0, 6)):
             self.client()
         if self.rng.random() < 0.10:
             self.fault()
+        if self.rng.random() < 0.3:
+            self.read_everywhere()
+        if self.rng.random() < (0.3 if self.flapping else 0.02):
+            self.strike_leader()
         if self.rng.random() < 0.04:
             self.membership()
 
@@ -66,6 +72,32 @@ class _Chaos:
             key = f"k{rng.randint(0, 20)}"
             expected = rng.choice([None, None, node.machine.state.get(key, 0)])
             world.write(node, key, rng.randbytes(rng.choice([10, 10, 200, 1500])), expected)
+
+    def read_everywhere(self) -> None:
+        """Every server that believes it leads is asked: an old leader must not answer."""
+        for node in list(self.world.nodes.values()):
+            if node.up and not node.paused and node.raft.leadership is not None:
+                self.world.read(node)
+
+    def strike_leader(self) -> None:
+        """The leader is cut off, or dies, in the middle of a write and a configuration change."""
+        world, rng = self.world, self.rng
+        leader = world.leader()
+        if leader is None:
+            return
+        others = [n for n in world.nodes if n != leader.id]
+        if rng.random() < 0.5:
+            kept = set(rng.sample(others, rng.randint(0, 1))) if others else set()
+            cut = {(leader.id, o) for o in others if o not in kept} | {(o, leader.id) for o in others if o not in kept}
+            world.cuts |= cut
+            world.at(world.now + rng.uniform(0.3, 2.5), lambda: world.cuts.difference_update(cut))
+            for _ in range(rng.randint(1, 4)):
+                world.write(leader, f"k{rng.randint(0, 20)}", rng.randbytes(20))
+            self.membership()
+        else:
+            world.write(leader, f"k{rng.randint(0, 20)}", rng.randbytes(20))
+            world.at(world.now + rng.uniform(0.0, 0.006), leader.crash)
+            world.at(world.now + rng.uniform(0.1, 1.5), lambda: self._restart(leader))
 
     def fault(self) -> None:
         world, rng = self.world, self.rng
@@ -152,7 +184,7 @@ class _Chaos:
     def heal(self) -> None:
         world = self.world
         world.cuts.clear()
-        world.loss = 0.0
+        world.loss = world.stragglers = 0.0
         world.delay = (0.0005, 0.004)
         for node in world.nodes.values():
             node.flush_delay = 0.002

@@ -316,6 +316,7 @@ class World:
         self.cuts: set[tuple[str, str]] = set()
         self.loss = 0.0
         self.duplicate = 0.0
+        self.stragglers = 0.0  # share of messages that come seconds late, over later connections
         self.delay = (0.0005, 0.004)
         self.timing = TIMING
         self.mutate = mutate or (lambda _raft: None)
@@ -351,6 +352,8 @@ class World:
             delay = self.rng.uniform(*self.delay)
             if self.rng.random() < 0.02:
                 delay *= self.rng.uniform(1, 60)
+            if self.rng.random() < self.stragglers:
+                delay += self.rng.uniform(0.1, 3.0)
             self.at(self.now + delay, lambda: self._deliver(source, target, data))
 
     def _deliver(self, source: str, target: str, data: bytes) -> None:
