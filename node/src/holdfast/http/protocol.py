@@ -60,6 +60,11 @@ class ApiProtocol(HttpToolsProtocol):
         self._behind: Any = None  # what came before it, to be answered first
         self._idle_since: float | None = None  # loop time; None while a request is under way
 
+    @property
+    def arriving(self) -> bool:
+        """Whether a request has been announced but its body is not complete."""
+        return self._exchange is not None and not self._exchange.response_complete
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._start_head_timer()

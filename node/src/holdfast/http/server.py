@@ -19,6 +19,7 @@ from holdfast.http.protocol import protocol_class
 from holdfast.http.tls import reload_certificate, server_context
 
 _BACKLOG = 2048
+_POLL = 0.01  # seconds between two looks at what is still running at shutdown
 _NO_STORE = (b"cache-control", b"no-store")
 
 
@@ -82,18 +83,24 @@ class HttpServer:
         self._server.close()
         for connection in list(self._state.connections):
             connection.shutdown()
-        tasks = set(self._state.tasks)
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=grace)
-            for task in late:
-                task.cancel()
-            if late:
-                self._logger.warning("requests were cut off at shutdown", extra={"fields": {"count": len(late)}})
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + grace
+        while (late := self._busy()) and loop.time() < deadline:
+            await asyncio.sleep(_POLL)
+        for task in list(self._state.tasks):
+            task.cancel()
+        if late:
+            self._logger.warning("requests were cut off at shutdown", extra={"fields": {"count": late}})
         for connection in list(self._state.connections):
             connection.transport.close()
         if self._clock is not None:
             self._clock.cancel()
         self._server = None
+
+    def _busy(self) -> int:
+        """How many requests are being answered or still arriving."""
+        arriving = sum(1 for connection in self._state.connections if getattr(connection, "arriving", False))
+        return len(self._state.tasks) + arriving
 
     def _tick(self) -> None:
         """Refresh the headers that every answer carries (Date has a resolution of one second)."""

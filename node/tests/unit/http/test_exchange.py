@@ -124,3 +124,16 @@ async def test_a_client_that_leaves_does_no_harm(running: Any) -> None:
     release.set()
     staying = await running.connect()
     assert (await staying.ask("GET", "/v1/a")).status == 200
+
+
+async def test_stopping_waits_for_a_request_that_is_still_arriving(running: Any, connection: Any) -> None:
+    await connection.send(post(7) + b'{"a"')
+    while not any(found.arriving for found in running.server._state.connections):
+        await asyncio.sleep(0.005)
+    stopping = asyncio.ensure_future(running.server.stop(5))
+    await asyncio.sleep(0)
+    await connection.send(b":1}")
+    answer = await connection.answer()
+    assert (answer.status, answer.headers["connection"]) == (200, "close")
+    await stopping
+    assert await closed(connection)
