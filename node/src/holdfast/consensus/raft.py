@@ -255,8 +255,8 @@ class Raft(StateFiles):
 
     def _on_removed(self, peer: str, m: t.Removed, now: float) -> None:
         # Only a server that was a member can have been removed, and while a leader still speaks to this server, another
-        # member's word may be an old one (from before this id was wiped and added again).
+        # member's word may be an old one (from before this id was wiped and added again). A leader is never removed as such.
         member = self.history.latest.member(self.node_id) is not None
-        trusted = peer == self.leader_id or not self.election.sticky(now)
+        trusted = self.leadership is None and (peer == self.leader_id or not self.election.sticky(now))
         if member and trusted and m.index > self.history.latest_index:
             self._mark_removed()

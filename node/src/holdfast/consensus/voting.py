@@ -37,6 +37,8 @@ class Voting(Server):
         if term < self.current_term:
             return False
         if self.leadership is not None and term == self.current_term:
+            if peer not in self.history.latest.voters:  # nobody can have elected it: no reason for a good leader to stop
+                raise ValueError(f"{peer} claims to lead term {term} without being a voter")
             self.fail(f"two leaders in term {term}: {self.node_id} and {peer}")
             return False
         self._follow(term, peer)
@@ -100,7 +102,9 @@ class Voting(Server):
                 self._elect(now, False)
 
     def _on_vote(self, peer: str, m: t.Vote, now: float) -> None:
-        if not m.transfer and (self.election.sticky(now) or self.leadership is not None):
+        # A leader hands over to voters only, whose configuration is never older than its own.
+        stranger = self.leadership is not None and peer not in self.history.latest.voters
+        if stranger or (not m.transfer and (self.election.sticky(now) or self.leadership is not None)):
             self.network.send(peer, t.VoteReply(self.current_term, False))
             return
         self._vote_given = False

@@ -36,7 +36,7 @@ def test_a_source_that_differs_in_one_byte_is_refused(
     changed = dict(seam._SOURCES) | {name: hashlib.sha256(target.read_bytes()).hexdigest()}
     seam._verify(changed)  # it is the hash that decides
     target.unlink()
-    with pytest.raises(ImportError, match="install exactly pysyncobj==0.3.17"):
+    with pytest.raises(ImportError, match=r"install exactly pysyncobj==0\.3\.17"):
         seam._verify()
 
 
