@@ -11,6 +11,7 @@ import argparse
 import datetime
 import ipaddress
 import json
+import os
 import re
 import shutil
 import statistics
@@ -95,6 +96,13 @@ def memory(server: Server) -> int:
     return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) // 1024  # type: ignore[index]
 
 
+def processor_time(server: Server) -> float:
+    """Seconds of processor time that a server has used; steadier than rates on a machine that others use too."""
+    assert server.process is not None
+    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Bench:
     """One cluster and its table of results."""
 
@@ -137,9 +145,11 @@ class Bench:
             for write in (False, True):
                 for connections in (1, 64):
                     script = lua(self.cluster.token, path, write)
+                    before = processor_time(leader)
                     got = wrk(leader, connections, self.seconds, script, self.folder)
+                    used = (processor_time(leader) - before) / max(1.0, got["rps"] * self.seconds)
                     verb = "write" if write else "read"
-                    text = f"{got['rps']:,.0f}/s p50 {got['p50']:.2f} ms p99 {got['p99']:.1f} ms"
+                    text = f"{got['rps']:,.0f}/s p50 {got['p50']:.2f} ms p99 {got['p99']:.1f} ms, {used * 1e6:.0f} µs of processor"
                     self.row(f"{kind} {verb}, {connections} connection(s)", text + (" ERRORS" if got["errors"] else ""))
         self.row("memory after load", " / ".join(f"{memory(s)} MiB" for s in self.cluster.servers.values()))
 
