@@ -72,7 +72,7 @@ test-unit: venv ## Unit tests of node and collection
 .PHONY: test-plays
 test-plays: venv ## Whole plays on local nodes, AWX jobs, and the molecule scenario
 	$(BIN)/python -m pytest -q tests/playbooks
-	cd $(COLLECTION) && molecule test
+	$(BIN)/python tools/molecule.py test
 
 .PHONY: test
 test: check test-unit test-plays ## Everything

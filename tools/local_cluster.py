@@ -53,13 +53,13 @@ class LocalCluster:
             "ANSIBLE_NOCOLOR": "1",
             "HOLDFAST_STATE_DIR": str(self.state / "cluster"),
             "HOLDFAST_BASE_PORT": str(self.base),
+            "HOLDFAST_NODE_ARCHIVE": self.archive,
         }
 
     def command(self, playbook: str, *arguments: str, nodes: int = 0) -> list[str]:
         inventory = ROOT / "inventories" / ("local.yml" if (nodes or self.nodes) == 3 else "local-grow.yml")
-        archive = ["-e", f"node_archive={self.archive}"] if self.archive else []
         program = str(pathlib.Path(sys.executable).parent / "ansible-playbook")
-        return [program, "-i", str(inventory), str(ROOT / "playbooks" / f"{playbook}.yml"), *archive, *arguments]
+        return [program, "-i", str(inventory), str(ROOT / "playbooks" / f"{playbook}.yml"), *arguments]
 
     def play(self, playbook: str, *arguments: str, nodes: int = 0, fails: bool = False) -> Recap:
         """Runs a playbook to its end. Raises PlayFailed when it fails (or, with C(fails), when it does not)."""

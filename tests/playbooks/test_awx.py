@@ -85,7 +85,7 @@ class Awx:
         """The hosts as an executable that prints them, which is how AWX hands its inventory over."""
         source = yaml.safe_load((ROOT / "inventories" / ("local.yml" if nodes == 3 else "local-grow.yml")).read_text())["all"]
         hosts = source["children"]["holdfast"]["hosts"]
-        variables = {**source["vars"], "holdfast_shares_command": [str(self.keeper)], "node_archive": self.cluster.archive}
+        variables = {**source["vars"], "holdfast_shares_command": [str(self.keeper)]}
         listing = {
             "all": {"hosts": list(hosts), "vars": variables, "children": ["holdfast"]},
             "holdfast": {"hosts": list(hosts)},
