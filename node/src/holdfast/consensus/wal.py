@@ -32,6 +32,7 @@ _MAGIC = b"\x9dHFflush"
 _FLUSH_SIZE = _RECORD.size + len(_MAGIC) + _U64.size
 SPARE = "spare-"
 _SEGMENT = re.compile(r"wal-[0-9]{16}\.seg")
+MARGIN = 256 * 1024 * 1024  # free bytes that a snapshot may be about to take
 SLACK = 64 * 1024  # kept free at the end of a segment for terms and votes when the disk is full
 
 
@@ -223,12 +224,24 @@ class Wal:
             return True
         return self._disk.free() - self._segment_size - size >= reserve
 
-    def capacity(self, spare: int) -> int:
-        """Bytes that can surely be logged when new segments may take `spare` bytes of the disk. Half of a new segment counts:
-        a batch that does not fit into what is left of one begins the next."""
-        segment = self._segments[-1]
-        left = segment.size - segment.end - self._buffered - SLACK
-        return left + max(0, spare) // self._segment_size * (self._segment_size // 2)
+    def capacity(self, free: int) -> int:
+        """Bytes that can surely be logged soon, when the disk has `free` bytes above its reserve.
+
+        While much is free, new segments count (half of each: a batch that does not fit begins the next one). Else only what is
+        allocated does, for a snapshot may take the rest at any moment: this segment and a spare one, which is made here.
+        """
+        segment, size = self._segments[-1], self._segment_size
+        left = max(0, segment.size - segment.end - self._buffered - SLACK)
+        if free >= MARGIN + size:
+            return left + (free - MARGIN) // size * (size // 2)
+        spare = any(self._disk.size(n) >= size for n in self._disk.list() if n.startswith(SPARE))
+        if not spare and free >= size:
+            try:
+                self._disk.create(SPARE + "next.seg", size)
+                spare = True
+            except OSError:  # somebody else has taken the room: nothing is promised then
+                return left
+        return max(left, size // 2) if spare else left
 
     def _roll(self, batch: Batch) -> _Segment:
         sequence = self._segments[-1].sequence + 1

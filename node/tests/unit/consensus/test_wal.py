@@ -9,6 +9,7 @@ that was synced.
 from __future__ import annotations
 
 import contextlib
+import errno
 import random
 from collections.abc import Callable
 
@@ -411,27 +412,64 @@ def test_removed_and_votes_survive_rolling() -> None:
     assert (recovered.term, recovered.voted_for, recovered.removed) == (7, "n3", True)
 
 
-def test_capacity_promises_no_more_than_the_disk_can_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is granted by `capacity` can be written without a new segment that the disk has no room for."""
-    monkeypatch.setattr(wal, "SLACK", 64 * 1024)
-    for seed in range(60):
+class LimitedDisk(SimDisk):
+    """Refuses to reserve what it does not have."""
+
+    def create(self, name: str, size: int) -> None:
+        if size > self.free():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().create(name, size)
+
+
+def test_what_capacity_grants_can_be_written_whatever_else_takes_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entries come as fast as they are granted, flushes lag, and a snapshot takes and gives back all the room there is."""
+    segment = 256 * 1024
+    monkeypatch.setattr(wal, "SLACK", 16 * 1024)
+    monkeypatch.setattr(wal, "MARGIN", 4 * segment)
+    grown = 0
+    for seed in range(80):
         rng = random.Random(seed)
-        segment = 256 * 1024
-        disk = SimDisk(rng)
+        disk = LimitedDisk(rng, capacity=rng.randint(2, 16) * segment)
         wal.create(disk, "cl", "n1", segment)
         log = wal.recover(disk, segment)[0]
-        room = rng.randint(0, 5) * segment + rng.randint(0, segment)
-        granted, index, left = 0, 1, log.capacity(room)
-        while True:
-            size = rng.randint(1, 20_000)
-            if size + 256 > left:
-                break
-            left -= size + 256
-            granted += size
-            index += 1
-            log.entry(Entry(bytes(size), index, 1))
-            if rng.random() < 0.5:
-                log.write(log.take())
+        index = granted = 1
+        for _window in range(30):
+            reserve = disk.capacity // 20
+            left = log.capacity(disk.free() - reserve) - granted if disk.free() >= reserve else 0
+            granted = 0
+            taken = rng.random() < 0.3 and disk.free() < 4 * segment
+            if taken:
+                disk.create("snap", disk.free())
+            for _ in range(rng.randint(0, 60)):
+                size = rng.randint(1, 20_000)
+                if size + 256 > left:
+                    break
+                left -= size + 256
+                granted += size + 256
+                index += 1
+                log.entry(Entry(bytes(size), index, 1))
+                if rng.random() < 0.3:
+                    log.write(log.take())
+            log.write(log.take())
+            grown += granted > 0
+            if "snap" in disk.list():
+                disk.remove("snap")
+        assert wal.recover(disk, segment)[1].entries[-1].index == index
+    assert grown > 500
+
+
+def test_capacity_comes_back_with_the_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    segment = 256 * 1024
+    disk = LimitedDisk(random.Random(1), capacity=3 * segment)
+    wal.create(disk, "cl", "n1", segment)
+    log = wal.recover(disk, segment)[0]
+    disk.create("ballast", 2 * segment)
+    index = 1
+    while log.capacity(disk.free()) > 20_000:
+        index += 1
+        log.entry(Entry(bytes(10_000), index, 1))
         log.write(log.take())
-        used = sum(disk.size(n) for n in disk.list()) - segment
-        assert used <= room, (seed, granted)
+    assert index > 10
+    disk.remove("ballast")
+    assert log.capacity(disk.free()) == segment // 2
+    assert [n for n in disk.list() if n.startswith(wal.SPARE)]
