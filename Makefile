@@ -59,7 +59,7 @@ demo: venv ## Build, fill, grow, shrink, snapshot, restore, restore into a new c
 .PHONY: check
 check: venv ## Linters and types
 	cd node && ../$(BIN)/ruff check . && ../$(BIN)/mypy && ../$(BIN)/lint-imports
-	ruff check . && ruff format --check plugins tests tools roles
+	ruff check plugins tests tools roles && ruff format --check plugins tests tools roles
 	yamllint -s .
 	ansible-lint --offline
 	antsibull-changelog lint
