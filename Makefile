@@ -17,6 +17,9 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build
 export ANSIBLE_HOME := $(CURDIR)/.state/ansible
 export PYTHONDONTWRITEBYTECODE := 1
+export RUFF_CACHE_DIR := $(CURDIR)/.state/ruff
+export MYPY_CACHE_DIR := $(CURDIR)/.state/mypy
+export PYTEST_ADDOPTS := -p no:cacheprovider
 
 .PHONY: help
 help: ## Show the targets
@@ -29,7 +32,7 @@ $(BIN)/.ready: requirements/dev.txt node/pyproject.toml
 	  { echo "The venv module is missing: sudo apt install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements/dev.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e node
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e ./node
 	@touch $@
 
 $(COLLECTION):
@@ -50,7 +53,11 @@ status: venv ## Show the cluster of this machine
 clean: ## Stop the nodes of this machine and remove all they left
 	@if [ -x $(BIN)/ansible-playbook ] && [ -d .state/local ]; then \
 	  $(MAKE) --no-print-directory $(COLLECTION) && ansible-playbook -i inventories/local-grow.yml playbooks/clean.yml; fi
-	rm -rf .state build dist
+	rm -rf .state build dist roles/node/files/holdfast-*.whl
+
+.PHONY: distclean
+distclean: clean ## Also remove the tools
+	rm -rf $(VENV)
 
 .PHONY: demo
 demo: venv ## Build, fill, grow, shrink, snapshot, restore, restore into a new cluster, with progress
@@ -58,7 +65,7 @@ demo: venv ## Build, fill, grow, shrink, snapshot, restore, restore into a new c
 
 .PHONY: check
 check: venv ## Linters and types
-	cd node && ../$(BIN)/ruff check . && ../$(BIN)/mypy && ../$(BIN)/lint-imports
+	cd node && ../$(BIN)/ruff check . && ../$(BIN)/mypy && ../$(BIN)/lint-imports --no-cache
 	ruff check plugins tests tools roles && ruff format --check plugins tests tools roles
 	yamllint -s .
 	ansible-lint --offline
@@ -80,7 +87,7 @@ test: check test-unit test-plays ## Everything
 .PHONY: dist
 dist: venv ## The node's wheel, its archive for hosts without internet, and the Galaxy artefact, in dist/
 	rm -f roles/node/files/holdfast-*.whl && mkdir -p dist
-	SOURCE_DATE_EPOCH=1767225600 $(BIN)/pip wheel --quiet --no-deps -w roles/node/files node
+	SOURCE_DATE_EPOCH=1767225600 $(BIN)/pip wheel --quiet --no-deps -w roles/node/files ./node
 	$(BIN)/python roles/node/files/build_archive.py --source node --cache dist $(TARGETS:%=--target=%)
 	ansible-galaxy collection build --force --output-path dist
 

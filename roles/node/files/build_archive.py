@@ -48,6 +48,8 @@ def build(targets: list[str], cache: pathlib.Path, source: pathlib.Path | None, 
         wheels = pathlib.Path(work) / "wheels"
         wheels.mkdir()
         collect(lock, targets, source, wheels)
+        if not list(wheels.glob("holdfast-*.whl")):
+            raise Failed("the node's own wheel is not among those that were built")
         pip = next(wheels.glob("pip-*.whl"))
         partial = pathlib.Path(work) / "archive.tar"
         pack(partial, wheels, pip)
@@ -152,7 +154,8 @@ def main() -> None:
     parser.add_argument("--source", type=pathlib.Path)
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
-    source = options.source if options.source and (options.source / "pyproject.toml").exists() else None
+    # Absolute, so that pip cannot take a directory's name for that of a package in the index.
+    source = options.source.resolve() if options.source and (options.source / "pyproject.toml").exists() else None
     try:
         print(json.dumps(build(sorted(set(options.target)), options.cache.resolve(), source, options.check)))
     except (Failed, OSError) as exc:

@@ -47,7 +47,7 @@ def test_platforms_of_a_target(builder: types.ModuleType) -> None:
 
 
 def fill(lock: str, targets: list[str], source: pathlib.Path, wheels: pathlib.Path) -> None:
-    for name in ("pip-26.2-py3-none-any.whl", "b-2-py3-none-any.whl", "a-1-cp311-x.whl", "a-1-cp312-x.whl"):
+    for name in ("pip-26.2-py3-none-any.whl", "holdfast-2-py3-none-any.whl", "a-1-cp311-x.whl", "a-1-cp312-x.whl"):
         (wheels / name).write_bytes(name.encode())
 
 
@@ -63,7 +63,7 @@ def test_archive(builder: types.ModuleType, built: dict[str, t.Any], tmp_path: p
         names = tar.getnames()
         lock = tar.extractfile("requirements.lock").read().decode()  # type: ignore[union-attr]
     assert names[:4] == ["install.py", "supervise.py", "requirements.lock", "pip-26.2-py3-none-any.whl"]
-    assert sorted(names[4:]) == ["wheels/a-1-cp311-x.whl", "wheels/a-1-cp312-x.whl", "wheels/b-2-py3-none-any.whl"]
+    assert sorted(names[4:]) == ["wheels/a-1-cp311-x.whl", "wheels/a-1-cp312-x.whl", "wheels/holdfast-2-py3-none-any.whl"]
     digest = hashlib.sha256(b"a-1-cp312-x.whl").hexdigest()
     assert re.search(rf"(?m)^a==1 --hash=sha256:\w+ --hash=sha256:{digest}$|^a==1 --hash=sha256:{digest} ", lock)
     content = pathlib.Path(built["path"]).read_bytes()
@@ -123,3 +123,16 @@ def test_probe(tmp_path: pathlib.Path) -> None:
     found = seen["paths"][str(tmp_path / "file")]
     assert (found["mode"], found["sha256"]) == ("0640", hashlib.sha256(b"x").hexdigest())
     assert seen["paths"]["/no/such"] == {}
+
+
+def test_a_relative_source_is_the_directory_and_no_package_of_that_name(
+    builder: types.ModuleType, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The directory is called "node", and so is a package in the index."""
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(builder, "pip", lambda *arguments: asked.append(arguments))
+    monkeypatch.chdir(SOURCE.parent)
+    monkeypatch.setattr(sys, "argv", ["x", "--target", "cp311-x86_64-glibc2.36", "--cache", str(tmp_path), "--source", "node"])
+    with pytest.raises(SystemExit, match="own wheel is not among"):
+        builder.main()
+    assert [call[2] for call in asked if call[:2] == ("wheel", "--no-deps") and call[2] != "--require-hashes"] == [str(SOURCE)]
