@@ -66,9 +66,7 @@ async def api() -> AsyncIterator[Api]:
         api_addr="http://127.0.0.1:1",
         logger=logging.getLogger("holdfast.core"),
     )
-    server = HttpServer(
-        Application(Context(core=core)), Listener(address=("127.0.0.1", 0), tls_disable=True)
-    )
+    server = HttpServer(Application(Context(core=core)), Listener(address=("127.0.0.1", 0), tls_disable=True))
     await server.start()
     try:
         yield Api(core, server.port)

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from holdfast.consensus import wal
+from holdfast.consensus import recovery, wal
 from holdfast.consensus.disk import FileDisk
 from holdfast.consensus.replica import SEGMENT
 from holdfast.consensus.types import REGULAR
@@ -35,7 +35,7 @@ BIG = "v" * 500_000
 def state_on_disk(server: Server) -> tuple[int, Callable[[int], dict[str, tuple[bytes, int]]]]:
     """(commit index, the state up to a given index) as the data directory of a stopped server says."""
     disk = FileDisk(server.data / "raft")
-    recovered = wal.recover(disk, SEGMENT)[1]
+    recovered = recovery.recover(disk, SEGMENT)[1]
     disk.close()
 
     def at(index: int) -> dict[str, tuple[bytes, int]]:

@@ -13,7 +13,18 @@ from typing import Any
 
 import pytest
 
-from holdfast.consensus import install, journal, leadership, log_match, membership, raft, state_files, voting, wal
+from holdfast.consensus import (
+    install,
+    journal,
+    leadership,
+    log_match,
+    membership,
+    raft,
+    recovery,
+    state_files,
+    voting,
+    wal,
+)
 from holdfast.consensus import types as t
 from holdfast.consensus.election import Election
 from holdfast.consensus.raft import Raft
@@ -84,7 +95,7 @@ def term_and_vote_are_not_recorded(patch: Patch) -> None:
 
 @mutant("B4")
 def log_behind_a_snapshot_is_dropped_at_start(patch: Patch) -> None:
-    recover = wal.recover
+    recover = recovery.recover
 
     def forgetful(disk: Any, size: int) -> Any:
         log, result = recover(disk, size)
@@ -93,7 +104,7 @@ def log_behind_a_snapshot_is_dropped_at_start(patch: Patch) -> None:
             del result.entries[keep:]
         return log, result
 
-    patch.setattr(wal, "recover", forgetful)
+    patch.setattr(recovery, "recover", forgetful)
 
 
 @mutant("B4")

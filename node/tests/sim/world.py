@@ -17,7 +17,7 @@ from typing import Any
 
 import msgpack
 
-from holdfast.consensus import membership, wal, wire
+from holdfast.consensus import membership, recovery, wal, wire
 from holdfast.consensus.journal import RaftLog
 from holdfast.consensus.raft import Raft
 from holdfast.consensus.seam import SUCCESS
@@ -178,7 +178,7 @@ class Node:
     def start(self) -> None:
         self.generation += 1
         self.up, self.paused, self._flushing, self._backlog = True, False, False, []
-        log, recovered = wal.recover(self.disk, SEGMENT)
+        log, recovered = recovery.recover(self.disk, SEGMENT)
         for name in self.disk.list():
             if name.startswith(("part-", "tmp-")):
                 self.disk.remove(name)

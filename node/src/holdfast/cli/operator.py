@@ -127,5 +127,3 @@ def members(client: Client, as_json: bool) -> None:
         for node in answer["data"]["nodes"]
     ]
     click.echo(table(("Host Name", "API Address", "Cluster Address", "Active Node", "Version", "Last Echo"), rows))
-
-

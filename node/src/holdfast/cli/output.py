@@ -26,9 +26,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """Columns four blanks apart, with a line of dashes below the header."""
     cells = [list(header), ["-" * len(name) for name in header], *([text_of(cell) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    padded = (
-        "    ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
-    )
+    padded = ("    ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells)
     return "\n".join(padded)
 
 

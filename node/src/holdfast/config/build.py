@@ -93,7 +93,7 @@ def build(raw: Block, environ: Mapping[str, str]) -> Config:
         if key == "seal":
             raise ConfigError(f"{raw.where(key)}: seal blocks are not supported, only Shamir shares open this server")
         if key == "ha_storage":
-            raise ConfigError(f"{raw.where(key)}: ha_storage is not supported, use storage \"raft\" or \"inmem\" alone")
+            raise ConfigError(f'{raw.where(key)}: ha_storage is not supported, use storage "raft" or "inmem" alone')
         if key in IGNORED_TOP:
             if key not in SILENT_TOP and value not in (False, "false", 0):
                 warnings.append(f"{raw.where(key)}: {key} has no effect in holdfast")

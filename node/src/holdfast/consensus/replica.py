@@ -18,7 +18,7 @@ from typing import Any
 
 import msgpack
 
-from holdfast.consensus import identity, membership, transport, wal
+from holdfast.consensus import identity, membership, recovery, transport, wal
 from holdfast.consensus import types as t
 from holdfast.consensus.autopilot import Health
 from holdfast.consensus.deadlines import Deadlines
@@ -91,7 +91,7 @@ class Replica:
                 f"the data directory belongs to server {credentials.node_id}, not to {self.node_id}: "
                 "set node_id to that, or use another path"
             )
-        journal, recovered = await asyncio.to_thread(wal.recover, self.disk, SEGMENT)
+        journal, recovered = await asyncio.to_thread(recovery.recover, self.disk, SEGMENT)
         for warning in recovered.warnings:
             log.warning("journal recovered", extra={"fields": {"detail": warning}})
         if (recovered.cluster_id, recovered.node_id) != (credentials.cluster_id, self.node_id):
@@ -149,6 +149,8 @@ class Replica:
         await self.transport.start(*self._addresses.listen)
         self.driver.start()
         self.raft.step()  # what is known to be committed is applied before anybody looks at the state
+        while self.raft.loading() and not self.raft.stopped:
+            await asyncio.sleep(0.005)
 
     async def stop(self) -> None:
         """Flush, close, forget."""

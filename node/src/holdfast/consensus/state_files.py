@@ -91,6 +91,10 @@ class StateFiles(Voting):
         if self._restoring is not None and self._has(self._restoring[2].file):
             self.machine.begin_restore(*self._restoring)
 
+    def loading(self) -> bool:
+        """True while the state is being replaced by a file that this server holds."""
+        return self._busy and (self._restoring is None or self._has(self._restoring[2].file))
+
     def restored(self, index: int) -> None:
         """The machine's state is that of the restore file."""
         assert self._restoring is not None

@@ -37,7 +37,9 @@ class Voting(Server):
         if term < self.current_term:
             return False
         if self.leadership is not None and term == self.current_term:
-            if peer not in self.history.latest.voters:  # nobody can have elected it: no reason for a good leader to stop
+            if (
+                peer not in self.history.latest.voters
+            ):  # nobody can have elected it: no reason for a good leader to stop
                 raise ValueError(f"{peer} claims to lead term {term} without being a voter")
             self.fail(f"two leaders in term {term}: {self.node_id} and {peer}")
             return False

@@ -54,7 +54,9 @@ class Response:
 class ApiError(Exception):
     """An answer that is not a success: HTTP status and the texts of `errors`. Texts are fit for users, without secrets."""
 
-    def __init__(self, status: int, *errors: str, data: dict[str, Any] | None = None, warnings: list[str] | None = None):
+    def __init__(
+        self, status: int, *errors: str, data: dict[str, Any] | None = None, warnings: list[str] | None = None
+    ):
         super().__init__("; ".join(errors) or str(status))
         self.status = status
         self.errors = list(errors)

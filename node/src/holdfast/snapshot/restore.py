@@ -130,9 +130,7 @@ class Restorer:
         def progress(stage: str, done: int, total: int) -> None:
             self.status.stage, self.status.done, self.status.total = stage, done, total
 
-        task = asyncio.ensure_future(
-            self._cluster.restore(path, verified.state_sha256, verified.state_size, progress)
-        )
+        task = asyncio.ensure_future(self._cluster.restore(path, verified.state_sha256, verified.state_size, progress))
         # From here on the restore must not be cut short because a client went away.
         return await asyncio.shield(task)
 

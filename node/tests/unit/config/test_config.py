@@ -193,7 +193,7 @@ def test_pem_files_and_heredocs(tmp_path: Path) -> None:
         (minimal(listener='address = "a:b:c"'), "server.hcl:5: address: an address such as 10.0.0.1:8200 is expected"),
         (minimal(listener='address = "{{ GetPrivateIP }}:1"'), "server.hcl:5: address: address templates"),
         (minimal(listener='http_idle_timeout = "5 minutes"'), "server.hcl:5: http_idle_timeout: a duration such as"),
-        (minimal(listener=""), "server.hcl: listener \"tcp\" 127.0.0.1:8200 needs tls_cert_file"),
+        (minimal(listener=""), 'server.hcl: listener "tcp" 127.0.0.1:8200 needs tls_cert_file'),
         (
             minimal(listener='tls_cert_file = "/nope/c"\n  tls_key_file = "/nope/k"'),
             'server.hcl: listener "tcp" 127.0.0.1:8200: tls_cert_file /nope/c does not exist or is not readable',
@@ -201,7 +201,10 @@ def test_pem_files_and_heredocs(tmp_path: Path) -> None:
         (minimal(listener='tls_disable = true\n  tls_min_version = "tls10"'), "must be tls12 or tls13, not tls10"),
         (minimal(listener='tls_disable = true\n  address = "0.0.0.0:1"'), "server.hcl: api_addr must be set, because"),
         (minimal(top='api_addr = "http://0.0.0.0:1"'), "server.hcl: api_addr: 0.0.0.0 is not an address"),
-        (minimal(top='api_addr = "ftp://a:1"'), "server.hcl: api_addr: the address must begin with https:// or http://"),
+        (
+            minimal(top='api_addr = "ftp://a:1"'),
+            "server.hcl: api_addr: the address must begin with https:// or http://",
+        ),
         (minimal(top='cluster_addr = "https://[::]:1"'), "server.hcl: cluster_addr: :: is not an address"),
         (minimal(top='api_addr = "http://a:65535"'), "server.hcl: cluster_addr: port 65536 is out of range"),
         (minimal(top='log_level = "loud"'), "server.hcl: log_level must be one of trace, debug, info, warn, error"),

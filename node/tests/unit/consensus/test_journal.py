@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.consensus import wal
+from holdfast.consensus import recovery, wal
 from holdfast.consensus.journal import RaftLog
 from holdfast.consensus.types import Configuration, Snapshot
 from tests.sim.disk import SimDisk
@@ -18,7 +18,7 @@ from tests.sim.disk import SimDisk
 def new_log() -> tuple[SimDisk, RaftLog]:
     disk = SimDisk(random.Random(1))
     wal.create(disk, "cl", "n1", 4096)
-    return disk, RaftLog(*wal.recover(disk, 4096))
+    return disk, RaftLog(*recovery.recover(disk, 4096))
 
 
 def snapshot(index: int, term: int = 1) -> Snapshot:
@@ -86,7 +86,7 @@ def test_durable_index_never_names_an_entry_that_is_not_on_disk(steps: list[str]
         elif step == "snap" and log.last > log.first:
             covered = rng.randint(max(covered, log.first), log.last)
             log.snapshot_saved(snapshot(covered), rng.randint(0, 6))
-        on_disk = {e.index: e.term for e in wal.recover(_copy(disk), 4096)[1].entries}
+        on_disk = {e.index: e.term for e in recovery.recover(_copy(disk), 4096)[1].entries}
         for index in range(log.first + 1, log.durable_index + 1):
             assert on_disk.get(index) == log.term_at(index)
         assert log.durable_index <= log.last  # it may lie below `first`: others made durable what the snapshot covers
@@ -128,7 +128,7 @@ def test_term_vote_and_commit_come_back() -> None:
     log.setRaftCommitIndex(3)
     assert log.commit_unlogged
     log.wal.write(log.take())
-    again = RaftLog(*wal.recover(disk, 4096))
+    again = RaftLog(*recovery.recover(disk, 4096))
     assert (again.getCurrentTerm(), again.getVotedForNodeId(), again.getRaftCommitIndex()) == (4, "n2", 3)
     assert again.durable_index == 4
 

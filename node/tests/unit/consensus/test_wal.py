@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import pytest
 
-from holdfast.consensus import wal
+from holdfast.consensus import recovery, wal
 from holdfast.consensus.types import Configuration, Entry, JournalError, Recovered, Snapshot
 from tests.sim.disk import PowerLoss, SimDisk
 
@@ -114,7 +114,7 @@ class Workload:
 def opened(seed: int) -> tuple[SimDisk, wal.Wal]:
     disk = SimDisk(random.Random(seed))
     wal.create(disk, "cl", "n1", SEGMENT)
-    return disk, wal.recover(disk, SEGMENT)[0]
+    return disk, recovery.recover(disk, SEGMENT)[0]
 
 
 def test_every_cut_point_leaves_a_prefix_with_everything_that_was_synced() -> None:
@@ -133,7 +133,7 @@ def test_every_cut_point_leaves_a_prefix_with_everything_that_was_synced() -> No
                 with pytest.raises(PowerLoss):
                     work.run(log, 40)
                 disk.power_loss()
-                _, recovered = wal.recover(disk, SEGMENT)
+                _, recovered = recovery.recover(disk, SEGMENT)
                 allowed = work.model.history[max(0, work.synced - 1) :]
                 assert picture_of(recovered) in allowed, (seed, point, luck)
                 assert (recovered.cluster_id, recovered.node_id) == ("cl", "n1")
@@ -152,9 +152,9 @@ def test_a_second_power_cut_during_and_after_recovery() -> None:
         disk.power_loss()
         disk.crash_after = rng.randint(0, 2)
         with contextlib.suppress(PowerLoss):
-            wal.recover(disk, SEGMENT)
+            recovery.recover(disk, SEGMENT)
         disk.power_loss()
-        log, recovered = wal.recover(disk, SEGMENT)
+        log, recovered = recovery.recover(disk, SEGMENT)
         said = picture_of(recovered)
         assert said in work.model.history[max(0, work.synced - 1) :]
         tail = recovered.entries[-1]
@@ -162,7 +162,7 @@ def test_a_second_power_cut_during_and_after_recovery() -> None:
         log.entry(new)
         log.write(log.take())
         disk.power_loss()
-        assert wal.recover(disk, SEGMENT)[1].entries[-1] == new
+        assert recovery.recover(disk, SEGMENT)[1].entries[-1] == new
 
 
 @pytest.mark.parametrize("lose", [True, False])
@@ -176,7 +176,7 @@ def test_the_check_itself_sees_a_disk_that_lies_about_syncs(lose: bool) -> None:
         work.run(log, 10)
         disk.power_loss()
         try:
-            recovered = wal.recover(disk, SEGMENT)[1]
+            recovered = recovery.recover(disk, SEGMENT)[1]
         except JournalError:
             lost += 1
             continue
@@ -199,7 +199,7 @@ def test_creation_is_all_or_nothing() -> None:
             disk.power_loss()
             assert wal.exists(disk) or not done
             if wal.exists(disk):
-                recovered = wal.recover(disk, SEGMENT)[1]
+                recovered = recovery.recover(disk, SEGMENT)[1]
                 assert (recovered.entries[1:], recovered.term) == (first, 1)
 
 
@@ -219,7 +219,7 @@ def several_segments() -> tuple[SimDisk, list[str]]:
 def last_flush(disk: SimDisk, name: str) -> tuple[int, int]:
     """(start of the newest FLUSH record, end of the records) of a segment."""
     start = end = 0
-    for offset, kind, _, after in wal._records(int(name[4:-4]), disk.read(name)):
+    for offset, kind, _, after in recovery._records(int(name[4:-4]), disk.read(name)):
         start, end = (offset if kind == wal.FLUSH else start), after
     return start, end
 
@@ -227,23 +227,23 @@ def last_flush(disk: SimDisk, name: str) -> tuple[int, int]:
 def test_bit_rot_in_every_region_is_refused_with_file_and_offset() -> None:
     disk, names = several_segments()
     pristine = {name: disk.read(name) for name in names}
-    whole = wal.recover(disk, SEGMENT)[1].entries
+    whole = recovery.recover(disk, SEGMENT)[1].entries
     for name in names:
         flush, end = last_flush(disk, name)
         for offset in range(0, end, 3):
             disk.rot(name, offset)
             if name == names[-1] and offset >= flush:
                 # Damage in the newest flush cannot be told from a torn one: it is cut, and nothing before it is lost.
-                assert wal.recover(disk, SEGMENT)[1].entries == whole[:-1]
+                assert recovery.recover(disk, SEGMENT)[1].entries == whole[:-1]
             else:
                 with pytest.raises(JournalError) as caught:
-                    wal.recover(disk, SEGMENT)
+                    recovery.recover(disk, SEGMENT)
                 said = str(caught.value)
                 assert "wal-" in said, said
                 assert any(word in said for word in ("offset", "entries are lost", "no readable header")), said
                 assert "wipe this server" in said or "restore" in said
             disk.write(name, 0, pristine[name])
-    assert wal.recover(disk, SEGMENT)[1].entries == whole
+    assert recovery.recover(disk, SEGMENT)[1].entries == whole
 
 
 def test_damage_in_the_only_segment_names_the_offset() -> None:
@@ -251,24 +251,24 @@ def test_damage_in_the_only_segment_names_the_offset() -> None:
     for index in range(2, 6):
         log.entry(Entry(b"\x00abc", index, 1))
         log.write(log.take())
-    start = next(o for o, kind, _, _ in wal._records(1, disk.read(wal.segment_name(1))) if kind == wal.ENTRY)
+    start = next(o for o, kind, _, _ in recovery._records(1, disk.read(wal.segment_name(1))) if kind == wal.ENTRY)
     disk.rot(wal.segment_name(1), start + 12)
     with pytest.raises(JournalError, match=rf"{wal.segment_name(1)}: offset {start} is damaged but was durable up to"):
-        wal.recover(disk, SEGMENT)
+        recovery.recover(disk, SEGMENT)
 
 
 def test_a_rotten_head_of_the_newest_segment_is_damage_not_an_unfinished_creation() -> None:
     disk, names = several_segments()
     disk.rot(names[-1], 12)
     with pytest.raises(JournalError, match=f"{names[-1]}: offset 0 is damaged"):
-        wal.recover(disk, SEGMENT)
+        recovery.recover(disk, SEGMENT)
     assert names[-1] in disk.list()
 
 
 def test_a_segment_whose_creation_was_cut_off_is_removed_with_a_warning() -> None:
     disk, names = several_segments()
     disk.create(wal.segment_name(int(names[-1][4:-4]) + 1), SEGMENT)
-    recovered = wal.recover(disk, SEGMENT)[1]
+    recovered = recovery.recover(disk, SEGMENT)[1]
     assert [w for w in recovered.warnings if "creation had not finished" in w]
     assert [n for n in disk.list() if n.startswith("wal-")] == names
 
@@ -278,32 +278,32 @@ def test_missing_and_mixed_up_files() -> None:
     content = disk.read(names[2])
     disk.remove(names[2])
     with pytest.raises(JournalError, match=f"{names[3]}: a segment before it is missing"):
-        wal.recover(disk, SEGMENT)
+        recovery.recover(disk, SEGMENT)
     disk.create(names[2], SEGMENT)
     disk.write(names[2], 0, disk.read(names[1]))
     with pytest.raises(JournalError, match=names[2]):  # its records are seeded with another sequence number
-        wal.recover(disk, SEGMENT)
+        recovery.recover(disk, SEGMENT)
     disk.write(names[2], 0, content)
-    wal.recover(disk, SEGMENT)
+    recovery.recover(disk, SEGMENT)
     other, log = opened(9)
     for index in range(2, 90):
         log.entry(Entry(b"\x00other" * 40, index, 9))
         log.write(log.take())
     disk.write(names[2], 0, other.read(names[2]))
     with pytest.raises(JournalError, match="entries are lost"):
-        wal.recover(disk, SEGMENT)
+        recovery.recover(disk, SEGMENT)
 
 
 def test_a_segment_of_another_server_is_refused() -> None:
     disk, names = several_segments()
     sequence = int(names[-1][4:-4])
-    prev = wal.recover(disk, SEGMENT)[1].entries[-1]
+    prev = recovery.recover(disk, SEGMENT)[1].entries[-1]
     head = wal.Head("cl", "n2", prev.index, prev.term)
     new = wal.segment_name(sequence + 1)
     disk.create(new, SEGMENT)
-    disk.write(new, 0, wal._record(sequence + 1, wal.HEAD, head.pack(sequence + 1)))
+    disk.write(new, 0, wal.record(sequence + 1, wal.HEAD, head.pack(sequence + 1)))
     with pytest.raises(JournalError, match=f"{new} belongs to another server or cluster"):
-        wal.recover(disk, SEGMENT)
+        recovery.recover(disk, SEGMENT)
 
 
 def test_a_newer_format_names_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,17 +312,17 @@ def test_a_newer_format_names_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setattr(wal, "FORMAT", 7)
         wal.create(disk, "cl", "n1", SEGMENT)
     with pytest.raises(JournalError, match=r"newer version \(format 7\): install that version"):
-        wal.recover(disk, SEGMENT)
+        recovery.recover(disk, SEGMENT)
 
 
 def test_no_segments_and_stray_files() -> None:
     disk = SimDisk(random.Random(1))
     with pytest.raises(JournalError, match="no segments"):
-        wal.recover(disk, SEGMENT)
+        recovery.recover(disk, SEGMENT)
     disk, names = several_segments()
     disk.create(names[0] + ".bak", 0)
     with pytest.raises(JournalError, match=r"\.bak is not a journal file"):
-        wal.recover(disk, SEGMENT)
+        recovery.recover(disk, SEGMENT)
 
 
 def test_a_log_whose_snapshot_is_missing_is_refused() -> None:
@@ -330,7 +330,7 @@ def test_a_log_whose_snapshot_is_missing_is_refused() -> None:
     for name in names[:2]:
         disk.remove(name)
     with pytest.raises(JournalError, match="no snapshot covers what was before"):
-        wal.recover(disk, SEGMENT)
+        recovery.recover(disk, SEGMENT)
 
 
 # --- segments come and go ---
@@ -347,7 +347,7 @@ def test_recycled_files_never_bring_old_records_back() -> None:
         log.write(log.take())
         if index % 7 == 0:
             disk.power_loss()
-            log, recovered = wal.recover(disk, SEGMENT)
+            log, recovered = recovery.recover(disk, SEGMENT)
             assert recovered.entries[-1].index == index
             assert all(e.command == b"\x00" + e.index.to_bytes(4, "big") * 30 for e in recovered.entries[1:])
     names = disk.list()
@@ -365,11 +365,11 @@ def test_a_cut_below_a_segment_that_is_gone() -> None:
     for index in range(5, 30):
         log.entry(Entry(b"\x00new" + bytes(200), index, 2))
         log.write(log.take())
-    before = wal.recover(disk, SEGMENT)[1]
+    before = recovery.recover(disk, SEGMENT)[1]
     log.snap(Snapshot(25, 2, "s", 1, "", CONFIGURATION, 0), 24)
     log.write(log.take())
     assert wal.segment_name(1) not in disk.list()
-    recovered = wal.recover(disk, SEGMENT)[1]
+    recovered = recovery.recover(disk, SEGMENT)[1]
     assert recovered.entries[-1] == before.entries[-1]
     assert recovered.entries[0].index <= 23
     assert all(e.command.startswith(b"\x00new") for e in recovered.entries[1:] if e.index >= 5)
@@ -383,21 +383,21 @@ def test_reset_replaces_everything() -> None:
     log.reset(Snapshot(100, 4, "s", 1, "", CONFIGURATION, 0))
     log.entry(Entry(b"\x00x", 101, 4))
     log.write(log.take())
-    recovered = wal.recover(disk, SEGMENT)[1]
+    recovered = recovery.recover(disk, SEGMENT)[1]
     assert [(e.index, e.term) for e in recovered.entries] == [(100, 4), (101, 4)]
     assert recovered.commit == 100
     assert recovered.snapshot is not None
     for index in range(102, 140):
         log.entry(Entry(b"\x00" + bytes(150), index, 4))
         log.write(log.take())
-    assert wal.recover(disk, SEGMENT)[1].entries[-1].index == 139
+    assert recovery.recover(disk, SEGMENT)[1].entries[-1].index == 139
 
 
 def test_a_batch_larger_than_a_segment_gets_one_of_its_own() -> None:
     disk, log = opened(8)
     log.entry(Entry(b"\x00" + bytes(10 * SEGMENT), 2, 1))
     log.write(log.take())
-    assert wal.recover(disk, SEGMENT)[1].entries[-1].index == 2
+    assert recovery.recover(disk, SEGMENT)[1].entries[-1].index == 2
 
 
 def test_removed_and_votes_survive_rolling() -> None:
@@ -408,7 +408,7 @@ def test_removed_and_votes_survive_rolling() -> None:
         log.entry(Entry(b"\x00" + bytes(150), index, 7))
         log.snap(Snapshot(index, 7, "s", 1, "", CONFIGURATION, 0), index + 1)
         log.write(log.take())
-    recovered = wal.recover(disk, SEGMENT)[1]
+    recovered = recovery.recover(disk, SEGMENT)[1]
     assert (recovered.term, recovered.voted_for, recovered.removed) == (7, "n3", True)
 
 
@@ -431,7 +431,7 @@ def test_what_capacity_grants_can_be_written_whatever_else_takes_the_disk(monkey
         rng = random.Random(seed)
         disk = LimitedDisk(rng, capacity=rng.randint(2, 16) * segment)
         wal.create(disk, "cl", "n1", segment)
-        log = wal.recover(disk, segment)[0]
+        log = recovery.recover(disk, segment)[0]
         index = granted = 1
         for _window in range(30):
             reserve = disk.capacity // 20
@@ -454,7 +454,7 @@ def test_what_capacity_grants_can_be_written_whatever_else_takes_the_disk(monkey
             grown += granted > 0
             if "snap" in disk.list():
                 disk.remove("snap")
-        assert wal.recover(disk, segment)[1].entries[-1].index == index
+        assert recovery.recover(disk, segment)[1].entries[-1].index == index
     assert grown > 500
 
 
@@ -462,7 +462,7 @@ def test_capacity_comes_back_with_the_room(monkeypatch: pytest.MonkeyPatch) -> N
     segment = 256 * 1024
     disk = LimitedDisk(random.Random(1), capacity=3 * segment)
     wal.create(disk, "cl", "n1", segment)
-    log = wal.recover(disk, segment)[0]
+    log = recovery.recover(disk, segment)[0]
     disk.create("ballast", 2 * segment)
     index = 1
     while log.capacity(disk.free()) > 20_000:

@@ -178,5 +178,3 @@ async def connection(running: Running) -> AsyncIterator[Connection]:
     found = await running.connect()
     yield found
     found.writer.close()
-
-

@@ -60,10 +60,14 @@ async def test_pipelined_in_one_packet(running: Any, connection: Any) -> None:
     assert [request.operation.value for request in running.core.requests] == [
         "list", "read", "update", "scan", "update", "list",
     ]  # fmt: skip
-    assert running.core.requests[2].data == running.core.requests[4].data == {
-        "a": "LIST /v1/x HTTP/1.1",
-        "b": "SCAN ",
-    }
+    assert (
+        running.core.requests[2].data
+        == running.core.requests[4].data
+        == {
+            "a": "LIST /v1/x HTTP/1.1",
+            "b": "SCAN ",
+        }
+    )
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -88,7 +92,7 @@ async def test_random_cuts(running: Any, connection: Any, seed: int) -> None:
 
 async def test_body_that_ends_in_a_prefix_of_the_verb(running: Any, connection: Any) -> None:
     raw = b"POST /v1/a HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
-    await connection.send(raw + b'9\r\n{"a":"LIS', b"\r\n3\r\nT\"}\r\n0\r\n\r\n")
+    await connection.send(raw + b'9\r\n{"a":"LIS', b'\r\n3\r\nT"}\r\n0\r\n\r\n')
     assert (await connection.answer()).status == 200
     assert running.core.requests[0].data == {"a": "LIST"}
 

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads a write-ahead log back after a stop or a crash: a torn tail is cut, anything else that is wrong refuses to start.
+
+A refusal (JournalError) names the file, the offset and what to do (B12: stock pysyncobj started with whatever it found).
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgpack
+
+from holdfast.consensus.ports import Disk
+from holdfast.consensus.types import Entry, JournalError, Recovered, Snapshot
+from holdfast.consensus.wal import (
+    COMMIT,
+    CUT,
+    ENTRY,
+    ENTRY_HEAD,
+    FLUSH,
+    FORMAT,
+    HEAD,
+    MAGIC,
+    META,
+    RECORD,
+    REMOVED,
+    RESET,
+    SNAP,
+    U64,
+    Head,
+    Segment,
+    Wal,
+    segment_name,
+)
+
+_SEGMENT = re.compile(r"wal-[0-9]{16}\.seg")
+
+
+@dataclass(slots=True)
+class _Scan:
+    """State of a recovery scan over all segments."""
+
+    result: Recovered
+    segments: list[Segment] = field(default_factory=list)
+
+
+def recover(disk: Disk, segment_size: int) -> tuple[Wal, Recovered]:
+    """Read the log back. A torn tail is cut; anything else that is wrong raises JournalError."""
+    names = sorted(name for name in disk.list() if name.startswith("wal-"))
+    for name in names:
+        if not _SEGMENT.fullmatch(name):
+            raise JournalError(f"{name} is not a journal file, but its name begins like one: move it elsewhere")
+    scan = _Scan(Recovered([]))
+    for name in list(names):
+        data = disk.read(name)
+        last = name == names[-1]
+        if last and len(names) > 1 and not _has_head(name, data):
+            # The segment was being created when the power went: nothing in it was ever durable. A flush in it would
+            # prove the contrary, for the head is durable before the first one begins.
+            if _durable_beyond(int(name[4:-4]), data, 0) is not None:
+                raise JournalError(
+                    f"{name}: offset 0 is damaged but entries after it were durable: the disk has lost data; "
+                    "wipe this server and join it again"
+                )
+            disk.remove(name)
+            disk.sync_dir()
+            scan.result.warnings.append(f"{name}: removed, its creation had not finished")
+            break
+        _scan_segment(scan, name, data, last)
+    result = scan.result
+    if not result.entries:
+        raise JournalError("the Raft journal has no segments: restore the directory, or wipe it and join again")
+    _check(result)
+    tail = result.entries[-1]
+    head = Head(
+        result.cluster_id,
+        result.node_id,
+        tail.index,
+        tail.term,
+        result.term,
+        result.voted_for,
+        result.commit,
+        result.snapshot,
+        result.removed,
+    )
+    _clear_tail(disk, scan.segments[-1])
+    return Wal(disk, head, scan.segments, segment_size), result
+
+
+def _clear_tail(disk: Disk, segment: Segment) -> None:
+    """Zero what a torn flush (or an earlier use of the file) left behind the end: it must never pass for a record later."""
+    name = segment_name(segment.sequence)
+    if any(disk.read(name, segment.end)):
+        disk.write(name, segment.end, bytes(segment.size - segment.end))
+        disk.sync(name)
+
+
+def _has_head(name: str, data: bytes) -> bool:
+    sequence = int(name[4:-4])
+    first = next(_records(sequence, data), None)
+    return first is not None and first[1] == HEAD
+
+
+def _records(sequence: int, data: bytes) -> Iterator[tuple[int, int, memoryview, int]]:
+    """(offset, type, payload, end) of every good record from the start; stops at the first that is not."""
+    view = memoryview(data)
+    offset = 0
+    while offset + RECORD.size <= len(data):
+        length, crc, kind = RECORD.unpack_from(data, offset)
+        end = offset + RECORD.size + length
+        if not HEAD <= kind <= FLUSH or end > len(data):
+            return
+        payload = view[offset + RECORD.size : end]
+        if zlib.crc32(payload, zlib.crc32(bytes([kind]), sequence & 0xFFFFFFFF)) != crc:
+            return
+        yield offset, kind, payload, end
+        offset = end
+
+
+def _scan_segment(scan: _Scan, name: str, data: bytes, last: bool) -> None:
+    sequence = int(name[4:-4])
+    if scan.segments and sequence != scan.segments[-1].sequence + 1:
+        raise JournalError(f"{name}: a segment before it is missing; restore it, or wipe this server and join it again")
+    end, prev_index = 0, 1
+    for offset, kind, payload, after in _records(sequence, data):
+        try:
+            if kind == HEAD:
+                if offset:
+                    break
+                prev_index = _on_head(scan, name, payload)
+            else:
+                _apply(scan.result, kind, payload)
+        except (ValueError, TypeError, struct.error, msgpack.UnpackException) as error:
+            raise JournalError(f"{name}: offset {offset}: {error}; wipe this server and join it again") from None
+        end = after
+    if end == 0:
+        raise JournalError(f"{name}: no readable header; wipe this server and join it again, or restore the file")
+    damaged = _durable_beyond(sequence, data, end)
+    if damaged is not None:
+        raise JournalError(
+            f"{name}: offset {end} is damaged but was durable up to offset {damaged}: the disk has lost data; "
+            "wipe this server and join it again"
+        )
+    scan.segments.append(Segment(sequence, prev_index, end, len(data)))
+
+
+def _durable_beyond(sequence: int, data: bytes, end: int) -> int | None:
+    """The durable offset that a FLUSH record after `end` names, if it lies beyond `end`: then `end` is damage, not a tear."""
+    at = data.find(MAGIC, end)
+    while at >= 0:
+        start = at - RECORD.size
+        if start >= end:
+            first = next(_records(sequence, data[start : at + len(MAGIC) + U64.size]), None)
+            if first is not None and first[1] == FLUSH:
+                durable: int = U64.unpack_from(data, at + len(MAGIC))[0]
+                if durable > end:
+                    return durable
+        at = data.find(MAGIC, at + 1)
+    return None
+
+
+def _on_head(scan: _Scan, name: str, payload: memoryview) -> int:
+    fields: list[Any] = msgpack.unpackb(payload)
+    if fields[0] > FORMAT:
+        raise JournalError(f"{name} was written by a newer version (format {fields[0]}): install that version")
+    _, sequence, cluster_id, node_id, prev_index, prev_term, term, voted, commit, snapshot, removed = fields
+    if segment_name(sequence) != name:
+        raise JournalError(f"{name} says it is {segment_name(sequence)}: the files were mixed up; restore them")
+    result = scan.result
+    if not result.entries:
+        result.entries.append(Entry(b"\x01", prev_index, prev_term))
+        result.cluster_id, result.node_id = cluster_id, node_id
+    elif (cluster_id, node_id) != (result.cluster_id, result.node_id):
+        raise JournalError(f"{name} belongs to another server or cluster; restore the right files")
+    elif result.entries[-1].index != prev_index or result.entries[-1].term != prev_term:
+        raise JournalError(
+            f"{name} continues after entry {prev_index}, but the segment before it ends with "
+            f"{result.entries[-1].index}: entries are lost; wipe this server and join it again"
+        )
+    result.term, result.voted_for, result.commit = term, voted, max(commit, result.commit)
+    result.snapshot = Snapshot.unpack(snapshot) if snapshot else None
+    result.removed = removed
+    return int(prev_index)
+
+
+def _apply(result: Recovered, kind: int, payload: memoryview) -> None:
+    entries = result.entries
+    if kind == ENTRY:
+        index, term = ENTRY_HEAD.unpack_from(payload)
+        if index != entries[-1].index + 1:
+            raise ValueError(f"entry {index} follows entry {entries[-1].index}")
+        entries.append(Entry(bytes(payload[ENTRY_HEAD.size :]), index, term))
+    elif kind == META:
+        result.term, result.voted_for = msgpack.unpackb(payload)
+    elif kind == COMMIT:
+        result.commit = max(result.commit, U64.unpack(payload)[0])
+    elif kind == CUT:
+        index, prev_term = ENTRY_HEAD.unpack(payload)
+        keep = index - entries[0].index
+        if keep < 1:  # the cut entries were in a segment that is gone since; a snapshot covers them (see _check)
+            result.entries = [Entry(b"\x01", index - 1, prev_term)]
+        else:
+            del entries[keep:]
+    elif kind == SNAP:
+        result.snapshot = Snapshot.unpack(msgpack.unpackb(payload))
+    elif kind == RESET:
+        result.snapshot = Snapshot.unpack(msgpack.unpackb(payload))
+        result.entries = [Entry(b"\x01", result.snapshot.index, result.snapshot.term)]
+        result.commit = max(result.commit, result.snapshot.index)
+    elif kind == REMOVED:
+        result.removed = True
+
+
+def _check(result: Recovered) -> None:
+    base = result.entries[0].index
+    if base > 1 and (result.snapshot is None or result.snapshot.index < base):
+        raise JournalError(
+            f"the journal starts after entry {base} but no snapshot covers what was before; wipe this server and join it again"
+        )
+    result.commit = max(1, min(result.commit, result.entries[-1].index))
+    if result.snapshot is not None:
+        result.commit = max(result.commit, min(result.snapshot.index, result.entries[-1].index))
