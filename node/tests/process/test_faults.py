@@ -302,7 +302,8 @@ def test_a_server_that_missed_a_compaction_catches_up_by_snapshot(make_cluster: 
     assert put(leader, "early", "early") == 200
     late.kill()
 
-    def write(number: int) -> None:  # on a busy machine leadership may move in between: written is what was acknowledged
+    def write(number: int) -> None:
+        # On a busy machine leadership may move in between: written is what was acknowledged.
         body = {"data": {"v": f"c{number}", "fill": BIG}}
         wait_for(lambda: leader.post(f"secret/data/c{number}", body).status == 200, "the write is acknowledged", 60)
 
