@@ -14,6 +14,7 @@ description:
   - Initialises O(url) when neither it nor one of O(peers) is initialised, and keeps the answer (unseal shares and root token).
   - The place of custody is tried before the server is asked anything (a file is created, filled, synced and read back), and the
     answer goes there in one synced write, since C(sys/init) answers only once.
+  - The place is locked (C(.lock) beside O(shares_file)) while the module runs, and a second run is refused.
   - When a run was killed between answer and write, the next run says so and what to do.
   - With O(ha_storage=true), Raft is activated on a server that keeps its data elsewhere (C(sys/storage/raft/bootstrap)).
 author:
@@ -96,7 +97,7 @@ EXAMPLES = r"""
     url: https://10.0.0.1:8200
     peers: [https://10.0.0.2:8200, https://10.0.0.3:8200]
     ca_cert: /etc/pki/holdfast/ca.pem
-    shares_file: /root/holdfast/init.json
+    shares_file: ~/.holdfast/init.json
     unseal: true
   delegate_to: localhost
   become: false
@@ -108,7 +109,7 @@ initialized_url:
   returned: success
   type: str
 shares_file:
-  description: Where the shares and the root token are, if in a file.
+  description: Where the shares and the root token are, if in a file. Empty when the cluster was initialised by somebody else.
   returned: success
   type: str
 init:
@@ -138,16 +139,30 @@ def custody_of(params: dict[str, object]) -> Custody:
 
 
 def run(module: AnsibleModule) -> dict[str, object]:
+    custody = custody_of(module.params)
+    custody.lock(change=not module.check_mode)
+    try:
+        return bootstrap(module, custody)
+    finally:
+        custody.release()
+
+
+def bootstrap(module: AnsibleModule, custody: Custody) -> dict[str, object]:
+    """The run itself, with other runs shut out from the place of custody."""
     params = module.params
     job = _bootstrap.Bootstrap(
         client=Client(params["url"], _module.settings_of(module, needs_token=False)),
         peers=params["peers"],
-        custody=custody_of(params),
+        custody=custody,
         request=_bootstrap.request_of(params),
         waiter=_module.waiter_of(module),
     )
     before = job.observe()
-    result: dict[str, object] = {"initialized_url": job.initialized_url, "shares_file": params["shares_file"] or ""}
+    kept = params["shares_file"] or ""
+    if kept and job.initialized_url and job.kept is None:
+        module.warn(f"the cluster is initialised already and {kept} is not there; its unseal shares are kept somewhere else")
+        kept = ""
+    result: dict[str, object] = {"initialized_url": job.initialized_url, "shares_file": kept}
     if module.check_mode:
         after = job.predict(unseal=params["unseal"], ha_storage=params["ha_storage"])
         return {**_module.changes(before, after), **result}

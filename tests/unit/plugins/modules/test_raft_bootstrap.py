@@ -12,11 +12,13 @@ import typing as t
 
 import pytest
 
+from ansible_collections.holdfast.raft.plugins.module_utils import _custody
 from ansible_collections.holdfast.raft.plugins.modules import raft_bootstrap
 from ansible_collections.holdfast.raft.tests.unit.plugins.conftest import ModuleFailed, run_module
 from ansible_collections.holdfast.raft.tests.unit.plugins.fake_cluster import FakeNode, Lab
 
 KILLER = pathlib.Path(__file__).parent / "killed_bootstrap.py"
+RACER = pathlib.Path(__file__).parent / "raced_bootstrap.py"
 
 
 def run(params: dict[str, t.Any], check: bool = False) -> dict[str, t.Any]:
@@ -103,9 +105,47 @@ def test_inside_an_execution_environment(node: FakeNode, params: dict[str, t.Any
     assert run({**params, "allow_ephemeral": True})["changed"]
 
 
+def environment_of_modules() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_two_runs_at_once_lose_nothing(node: FakeNode, params: dict[str, t.Any], tmp_path: pathlib.Path, number: int) -> None:
+    meeting = tmp_path / "meeting"
+    meeting.mkdir()
+    command, pipe = [sys.executable, str(RACER), str(meeting)], subprocess.PIPE
+    runs = [subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment_of_modules()) for _run in range(2)]
+    arguments = json.dumps({"ANSIBLE_MODULE_ARGS": params}).encode()
+    for one in runs:
+        assert one.stdin is not None
+        one.stdin.write(arguments)
+        one.stdin.close()
+        one.stdin = None
+    answers = [json.loads(one.communicate(timeout=120)[0]) for one in runs]
+    assert sorted(bool(answer.get("failed")) for answer in answers) == [False, True], answers
+    assert "another run is initialising this cluster" in next(answer["msg"] for answer in answers if answer.get("failed"))
+    assert run({**params, "unseal": True})["changed"]
+    assert not node.sealed
+    assert sorted(os.listdir(os.path.dirname(params["shares_file"]))) == ["init.json", "init.json.lock"]
+
+
+def test_check_mode_leaves_a_run_under_way_alone(node: FakeNode, params: dict[str, t.Any]) -> None:
+    custody = _custody.FileCustody(params["shares_file"])
+    custody.prepare()
+    with pytest.raises(ModuleFailed, match="another run is initialising this cluster"):
+        run(params, check=True)
+    assert custody.interrupted()
+    custody.release()
+
+
+def test_shares_that_are_somewhere_else_are_not_promised(lab: Lab, params: dict[str, t.Any]) -> None:
+    lab.cluster("n2")
+    assert run({**params, "url": lab.nodes["n2"].url})["shares_file"] == ""
+
+
 def killed(params: dict[str, t.Any], at: str) -> None:
     """Runs the module in a process of its own that dies at C(at)."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    environment = environment_of_modules()
     arguments = json.dumps({"ANSIBLE_MODULE_ARGS": params})
     done = subprocess.run([sys.executable, str(KILLER), at], input=arguments, text=True, env=environment, capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
