@@ -12,7 +12,7 @@ import typing as t
 from ansible_collections.holdfast.raft.plugins.module_utils._client import Client
 from ansible_collections.holdfast.raft.plugins.module_utils._cluster import ClusterView, Node, Server, role_of
 from ansible_collections.holdfast.raft.plugins.module_utils._custody import read_secret_file
-from ansible_collections.holdfast.raft.plugins.module_utils._errors import RaftError, Refused, Sealed, Unreachable
+from ansible_collections.holdfast.raft.plugins.module_utils._errors import RaftError, Refused, Sealed, TimedOut, Unreachable
 from ansible_collections.holdfast.raft.plugins.module_utils._membership import informed_view, reconcile
 from ansible_collections.holdfast.raft.plugins.module_utils._planner import ABSENT
 from ansible_collections.holdfast.raft.plugins.module_utils._session import RAFT, Cluster, read_node
@@ -49,6 +49,7 @@ class Join:
     waiter: Waiter
     node: Node = dataclasses.field(init=False)
     view: ClusterView | None = None
+    unseen: str = ""  # why the membership could not be read the last time; empty when it was
 
     def observe(self) -> dict[str, t.Any]:
         """Reads both sides. Raises Refused when the server does not belong here."""
@@ -87,15 +88,21 @@ class Join:
         return self._state()
 
     def _arrive(self) -> None:
-        """Waits until the leader lists the server; one that is unsealed and never listed is some other cluster's."""
+        """Waits until the leader lists the server; one that is unsealed and never listed, while there is a leader, is some
+        other cluster's."""
+        seen = False
 
         def listed() -> Server | None:
+            nonlocal seen
             view = self._read_view()
+            seen = seen or view is not None
             return view.get(self.node_id) if view else None
 
         try:
             self.waiter.until(listed, bool, f"{self.node_id} to be a member")
-        except RaftError as exc:
+        except TimedOut as exc:
+            if not seen and self.cluster:
+                raise Unreachable(f"no leader reached: {', '.join(self.cluster.urls)}: {self.unseen}") from exc
             raise Refused(
                 f"{exc}; if {self.joiner.url} belongs to another cluster, stop it, empty its data directory and start it"
             ) from exc
@@ -105,9 +112,12 @@ class Join:
         if self.cluster is None:
             return None
         try:
-            return informed_view(self.cluster, self.waiter)
-        except (Unreachable, Sealed):
+            view = informed_view(self.cluster, self.waiter)
+        except (Unreachable, Sealed) as exc:
+            self.unseen = str(exc)
             return None
+        self.unseen = ""
+        return view
 
     def _member(self) -> Server | None:
         return self.view.get(self.node_id) if self.view else None

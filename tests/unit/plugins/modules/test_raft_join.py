@@ -142,6 +142,20 @@ def test_an_unreachable_leader(joiner: FakeNode, params: dict[str, t.Any]) -> No
     assert caught.value.result["status"] == 500
 
 
+def test_a_member_is_not_told_to_go_when_no_leader_answers(params: dict[str, t.Any]) -> None:
+    run(params)
+    with pytest.raises(ModuleFailed, match=r"no leader reached: https://127\.0\.0\.1:1: ") as caught:
+        run({**params, "leader_api_addr": "https://127.0.0.1:1", "wait_timeout": 1})
+    assert "empty its data directory" not in str(caught.value)
+
+
+def test_a_token_that_may_not_look_is_no_reason_to_wipe(cluster: FakeCluster, params: dict[str, t.Any]) -> None:
+    run(params)
+    with pytest.raises(ModuleFailed, match="permission denied") as caught:
+        run({**params, "token": "s.another"})
+    assert "empty its data directory" not in str(caught.value)
+
+
 def test_all_parameters_are_sent(lab: Lab, joiner: FakeNode, params: dict[str, t.Any], monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[dict[str, t.Any]] = []
     join = joiner.join
