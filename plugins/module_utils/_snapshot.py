@@ -62,6 +62,11 @@ def save(cluster: Cluster, path: str) -> tuple[bool, _archive.Archive]:
             os.unlink(partial)
 
 
+def authorised(leader: Client) -> None:
+    """For check mode: raises Forbidden when the token is not one of this cluster."""
+    leader.get(f"{RAFT}/configuration")
+
+
 def described(path: str) -> _archive.Archive | None:
     """What is in a file that is a snapshot already, else None."""
     try:

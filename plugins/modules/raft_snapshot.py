@@ -27,8 +27,10 @@ extends_documentation_fragment:
   - holdfast.raft._shares
 attributes:
   check_mode:
-    support: full
-    details: Saving and restoring are predicted as a change, since the states are not compared before.
+    support: partial
+    details:
+      - Saving and restoring are predicted as a change, since the states are not compared before. The file, the leader and the token
+        are tried, but only the real restore tells whether the snapshot was sealed by another cluster.
   diff_mode:
     support: full
   idempotent:
@@ -67,18 +69,18 @@ EXAMPLES = r"""
 - name: Save a snapshot
   holdfast.raft.raft_snapshot:
     url: [https://10.0.0.1:8200, https://10.0.0.2:8200]
-    token_file: /root/holdfast/init.json
+    token_file: ~/.holdfast/init.json
     path: /var/backups/holdfast/monday.snap
   delegate_to: localhost
 
 - name: Restore the data of another cluster into this one
   holdfast.raft.raft_snapshot:
     url: [https://10.0.0.1:8200, https://10.0.0.2:8200, https://10.0.0.3:8200]
-    token_file: /root/holdfast/init.json
+    token_file: ~/.holdfast/init.json
     path: /var/backups/holdfast/monday.snap
     state: restored
     force: true
-    shares_file: /root/old-cluster/init.json
+    shares_file: ~/.holdfast/old/init.json
   delegate_to: localhost
 """
 
@@ -128,7 +130,7 @@ def saved(module: AnsibleModule, cluster: Cluster) -> dict[str, object]:
     path = module.params["path"]
     before = as_dict(_snapshot.described(path))
     if module.check_mode:
-        cluster.leader()
+        _snapshot.authorised(cluster.leader())
         if not os.access(os.path.dirname(os.path.abspath(path)), os.W_OK):
             raise CustodyError(f"no file can be made in {os.path.dirname(os.path.abspath(path))}")
         return {"changed": True, "diff": {"before": before, "after": {"state_sha256": "that of the leader"}}}
@@ -144,7 +146,9 @@ def restored(module: AnsibleModule, cluster: Cluster) -> dict[str, object]:
     for url in job.left_out():
         module.warn(f"{url} is sealed or does not answer; it is not waited for")
     diff = {"before": {"state": "that of the cluster"}, "after": archive}
-    if not module.check_mode:
+    if module.check_mode:
+        _snapshot.authorised(leader)
+    else:
         job.send(leader)
         if params["wait"]:
             job.finish()

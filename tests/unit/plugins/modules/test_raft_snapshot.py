@@ -77,6 +77,14 @@ def test_restores(lab: Lab, cluster: FakeCluster, path: pathlib.Path) -> None:
     assert cluster.state == good
 
 
+@pytest.mark.parametrize("state", ["saved", "restored"])
+def test_check_mode_tries_the_token(lab: Lab, cluster: FakeCluster, path: pathlib.Path, state: str) -> None:
+    run(lab.params(cluster, path=str(path)))
+    with pytest.raises(ModuleFailed, match="permission denied") as caught:
+        run({**lab.params(cluster, path=str(path), state=state), "token": "s.another"}, check=True)
+    assert caught.value.result["status"] == 403
+
+
 def test_what_is_no_snapshot_is_not_sent(lab: Lab, cluster: FakeCluster, path: pathlib.Path) -> None:
     run(lab.params(cluster, path=str(path)))
     for content in (b"", b"garbage", path.read_bytes()[:-1]):
