@@ -3,14 +3,17 @@
 
     python3 probe.py JSON
 
-JSON: {"prefix": DIR, "paths": [PATH, ...], "unit": NAME, "state_file": FILE}
+JSON: {"prefix": DIR, "paths": [PATH, ...], "unit": NAME, "state_file": FILE, "listen": HOST:PORT}
 """
 
+import base64
 import hashlib
 import json
 import os
 import platform
 import pwd
+import socket
+import ssl
 import subprocess
 import sys
 import sysconfig
@@ -79,6 +82,23 @@ def running(pid):
         return {}
 
 
+def served(listen):
+    """The hash of the certificate that a listener shows: of the base64 text in its PEM, without white space. "" when it shows none.
+
+    Nothing is verified and nothing is sent: the question is only whether the process has loaded the file that is there."""
+    host, _colon, port = listen.rpartition(":")
+    host = {"0.0.0.0": "127.0.0.1", "[::]": "::1", "": "127.0.0.1"}.get(host, host.strip("[]"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        with socket.create_connection((host, int(port)), timeout=5) as plain:
+            with context.wrap_socket(plain) as stream:
+                return hashlib.sha256(base64.b64encode(stream.getpeercert(True))).hexdigest()
+    except (OSError, ValueError):
+        return ""
+
+
 def main():
     wish = json.loads(sys.argv[1])
     complete, current = environments(wish["prefix"])
@@ -98,6 +118,7 @@ def main():
                 "current": current,
                 "paths": {path: describe(path) for path in wish["paths"]},
                 "running": running(pid) if pid else {},
+                "served": served(wish["listen"]) if pid and wish.get("listen") else "",
             }
         )
     )
