@@ -216,3 +216,20 @@ def test_second_process_on_a_data_directory_refuses(make_cluster: Make) -> None:
         twin.start()
     assert twin.ended()
     assert server.get("sys/health").status == 200
+
+
+def test_a_server_whose_directory_is_gone_stops_and_counts_as_failed(make_cluster: Make) -> None:
+    cluster = make_cluster(3)
+    cluster.mount()
+    leader = cluster.leader()
+    lost = next(s for s in cluster.servers.values() if s is not leader)
+    shutil.rmtree(lost.data)
+    wait_for(lost.ended, "the server without a disk stops")
+    assert "cannot be read any more" in lost.log.read_text()
+    assert put(leader, "a", "still works") == 200
+
+    def noticed() -> bool:
+        state = leader.get("sys/storage/raft/autopilot/state").data
+        return bool(state["failure_tolerance"] == 0 and not state["servers"][lost.node_id]["healthy"])
+
+    wait_for(noticed, "autopilot has noticed", 30)

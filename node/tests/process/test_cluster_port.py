@@ -311,7 +311,7 @@ def test_a_members_absurd_values(host: Host) -> None:
                 t.Heartbeat(number, HUGE),
                 t.Ack(number, HUGE, True, HUGE, HUGE),
                 t.Ack(number, HUGE, False, HUGE, HUGE),
-                t.HeartbeatAck(number, HUGE, HUGE, HUGE, HUGE, True),
+                t.HeartbeatAck(number, HUGE, HUGE, HUGE, HUGE, True, True),
                 t.PreVote(number, HUGE, HUGE),
                 t.PreVoteReply(number, HUGE, True),
                 t.Vote(number, HUGE, HUGE, True),

@@ -185,6 +185,11 @@ def test_a_follower_with_a_full_disk_holds_nobody_up_and_catches_up(
     for name in names:
         wait_for(lambda name=name: put(leader, name, name) == 200, "the two others take writes")  # type: ignore[misc]
     assert not follower.ended()
+
+    def counted_out() -> bool:
+        return bool(leader.get("sys/storage/raft/autopilot/state").data["failure_tolerance"] == 0)
+
+    wait_for(counted_out, "a follower that takes no entries counts as failed")
     filler.unlink()
 
     def caught_up() -> bool:

@@ -23,6 +23,7 @@ class Health:
     last_term: int
     match: int
     stable_since: float | None
+    writable: bool = True  # its disk takes entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +53,10 @@ class Cleanup:
 
 
 def healthy(health: Health, leader_last: int, term: int, settings: Settings) -> bool:
-    """Alive, in the leader's term, and not too far behind."""
+    """Alive, with room on its disk, in the leader's term, and not too far behind."""
     return (
         health.answered
+        and health.writable
         and health.contact_age <= settings.last_contact_threshold
         and health.last_term <= term
         and leader_last - health.match <= settings.max_trailing_logs

@@ -239,7 +239,7 @@ class Leadership:
             return
         progress.seen(now, min(ack.seq, self.seq))
         progress.last_index, progress.last_term = ack.last_index, ack.last_term
-        progress.applied, progress.eligible = ack.applied, ack.eligible
+        progress.applied, progress.eligible, progress.writable = ack.applied, ack.eligible, ack.writable
         progress.commit_sent = min(progress.commit_sent, ack.applied)  # what told it the commit index may be lost
 
     def on_chunk_ack(self, peer: str, ack: ChunkAck, now: float) -> None:

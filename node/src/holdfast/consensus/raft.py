@@ -215,7 +215,8 @@ class Raft(StateFiles):
     def _on_heartbeat(self, peer: str, m: t.Heartbeat, now: float) -> None:
         self._accept_leader(peer, m.term, now)
         last = self.log.last
-        ack = t.HeartbeatAck(self.current_term, m.seq, last, self.log.term_at(last), self.applied, self.eligible)
+        last_term, writable = self.log.term_at(last), self.room(0)
+        ack = t.HeartbeatAck(self.current_term, m.seq, last, last_term, self.applied, self.eligible, writable)
         self.network.send(peer, ack)
 
     def _on_ack(self, peer: str, m: t.Ack, now: float) -> None:

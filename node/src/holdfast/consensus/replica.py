@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -72,6 +73,9 @@ class Replica:
         self._reads = Deadlines(_READ_TIMEOUT, _no_quorum)
         self._room_checked = float("-inf")
         self._room_left = self._granted = 0
+        self._has_room = True
+        stat = os.stat(self.disk.path)
+        self._directory = (stat.st_dev, stat.st_ino)
         self.raft: Raft
         self.machine: StateMachine
         self.driver: Driver
@@ -202,6 +206,8 @@ class Replica:
     def room(self, size: int) -> bool:
         """True when an entry of `size` bytes can be logged and the disk's reserve is untouched; it counts as logged from now on.
 
+        Size 0 only asks.
+
         The disk is asked twice a second. What was granted in between may not have reached a segment yet: it is taken off, else
         fast writers could fill the segment beyond what the disk has room to continue, which is fatal.
         """
@@ -214,12 +220,33 @@ class Replica:
             except OSError:
                 self._room_left = 0
             self._granted = 0
+            self._note_room(self._room_left > 0)
+        if size == 0:
+            return self._room_left > 0
         size += 256
         if size > self._room_left:
             return False
         self._room_left -= size
         self._granted += size
         return True
+
+    def _note_room(self, there_is: bool) -> None:
+        if there_is != self._has_room:
+            self._has_room = there_is
+            if there_is:
+                log.warning("the disk has room again: entries are taken")
+            else:
+                log.error("the disk is nearly full: no entries are taken until there is room")
+
+    def check_directory(self) -> None:
+        """Stop when the journal's directory is not the one that was opened: what is written goes nowhere any more."""
+        try:
+            stat = os.stat(self.disk.path)
+        except OSError as error:
+            self.fatal(f"the Raft directory {self.disk.path} cannot be read any more: {error.strerror}")
+            return
+        if (stat.st_dev, stat.st_ino) != self._directory:
+            self.fatal(f"the Raft directory {self.disk.path} was replaced under the running server")
 
     # --- proposals ---
 
@@ -349,7 +376,7 @@ class Replica:
             return {}
         now = time.monotonic()
         return {
-            peer: Health(now - p.acked_at, p.answered, p.last_index, p.last_term, p.match, p.stable_since)
+            peer: Health(now - p.acked_at, p.answered, p.last_index, p.last_term, p.match, p.stable_since, p.writable)
             for peer, p in leading.progress.items()
         }
 

@@ -41,6 +41,7 @@ class Progress:
         self.last_term = 0
         self.applied = 0
         self.eligible = False
+        self.writable = True
         self.stable_since: float | None = None
 
     def seen(self, now: float, seq: int) -> None:

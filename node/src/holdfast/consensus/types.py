@@ -222,7 +222,7 @@ class Ack(NamedTuple):
 
 
 class HeartbeatAck(NamedTuple):
-    """Answer to Heartbeat, with what autopilot wants to know. `eligible`: unsealed, may lead."""
+    """Answer to Heartbeat, with what autopilot wants to know. `eligible`: unsealed, may lead; `writable`: its disk has room."""
 
     term: int
     seq: int
@@ -230,6 +230,7 @@ class HeartbeatAck(NamedTuple):
     last_term: int
     applied: int
     eligible: bool
+    writable: bool
 
 
 class PreVote(NamedTuple):

@@ -16,7 +16,7 @@ _KINDS: dict[int, tuple[type[Any], tuple[type, ...]]] = {
     1: (t.Append, (int, int, int, int, int, list)),
     2: (t.Heartbeat, (int, int)),
     3: (t.Ack, (int, int, bool, int, int)),
-    4: (t.HeartbeatAck, (int, int, int, int, int, bool)),
+    4: (t.HeartbeatAck, (int, int, int, int, int, bool, bool)),
     5: (t.PreVote, (int, int, int)),
     6: (t.PreVoteReply, (int, int, bool)),
     7: (t.Vote, (int, int, int, bool)),

@@ -89,7 +89,7 @@ class Autopilot:
             if not here and (health is None or progress is None):
                 continue
             stable = self._since if here else (progress.stable_since if progress else None)
-            well[member.node_id] = here or stable is not None
+            well[member.node_id] = raft.room(0) if here else stable is not None
             status = "leader" if here else ("voter" if member.role is Role.VOTER else "non-voter")
             answered = here or bool(health and health.answered)
             rows.append(

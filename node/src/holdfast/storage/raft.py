@@ -174,6 +174,8 @@ class RaftStorage(RaftMembers):
         while True:
             await asyncio.sleep(self.settings.autopilot_update_interval)
             running = self._replica
+            if running is not None:
+                running.check_directory()
             if running is not None and self.is_leader():
                 try:
                     await self._autopilot.round(running)

@@ -19,6 +19,7 @@ NUMBERS = st.integers(0, wire.MAX_NUMBER)
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "ok": st.booleans(),
     "eligible": st.booleans(),
+    "writable": st.booleans(),
     "granted": st.booleans(),
     "transfer": st.booleans(),
     "complete": st.booleans(),
