@@ -9,6 +9,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 COLLECTION := build/ansible_collections/holdfast/raft
 INVENTORY ?= inventories/local.yml
+# Where the nodes of this machine are, and the inventory with all that there may be.
+STATE = $(or $(HOLDFAST_STATE_DIR),.state/local)
+CLEAN_INVENTORY = $(if $(filter inventories/local.yml,$(INVENTORY)),inventories/local-grow.yml,$(INVENTORY))
 # What `make dist` packs: one wheel set per Python, machine and C library.
 TARGETS ?= $(foreach p,311 312 313 314,$(foreach m,x86_64 aarch64,cp$(p)-$(m)-glibc2.28))
 
@@ -51,8 +54,17 @@ status: venv ## Show the cluster of this machine
 
 .PHONY: clean
 clean: ## Stop the nodes of this machine and remove all they left
-	@if [ -x $(BIN)/ansible-playbook ] && [ -d .state/local ]; then \
-	  $(MAKE) --no-print-directory $(COLLECTION) && ansible-playbook -i inventories/local-grow.yml playbooks/clean.yml; fi
+	@if [ -x $(BIN)/ansible-playbook ]; then \
+	  if [ -d $(STATE) ]; then \
+	    $(MAKE) --no-print-directory $(COLLECTION) && ansible-playbook -i $(CLEAN_INVENTORY) playbooks/clean.yml; \
+	  fi; \
+	fi
+	@for state in $(sort $(STATE) $(wildcard .state/* .state/*/*/cluster)); do \
+	  if ls $$state/run/*/state.json >/dev/null 2>&1; then \
+	    echo "Nodes may run below $$state: stop them with 'make venv' and 'make clean HOLDFAST_STATE_DIR=$$state' before their data goes"; \
+	    exit 1; \
+	  fi; \
+	done
 	rm -rf .state build dist roles/node/files/holdfast-*.whl
 
 .PHONY: distclean
@@ -74,11 +86,19 @@ check: venv ## Linters and types
 .PHONY: test-unit
 test-unit: venv ## Unit tests of node and collection
 	cd node && ../$(BIN)/python -m pytest -q
-	$(BIN)/python -m pytest -q tests/unit
+	$(BIN)/python -m pytest -q -n 2 tests/unit
+
+.PHONY: sim
+sim: venv ## The consensus under 200 seeds of crashes, cuts and torn writes
+	cd node && ../$(BIN)/python -m tests.sim 1 200
+
+.PHONY: mutants
+mutants: venv ## Whether the simulator finds faults that are put in on purpose
+	cd node && ../$(BIN)/python -m tests.sim.mutants
 
 .PHONY: test-plays
 test-plays: venv ## Whole plays on local nodes, AWX jobs, and the molecule scenario
-	$(BIN)/python -m pytest -q tests/playbooks
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/playbooks
 	$(BIN)/python tools/molecule.py test
 
 .PHONY: test
