@@ -137,7 +137,9 @@ class Join:
         if member and member.voter and not node.initialized and not self.replace:
             raise Refused(
                 f"{self.node_id} is a voter of this cluster already, but {node.url} is empty: give it another node_id, or, if "
-                "it lost its disk, remove the old member first (raft_peer, state=absent) or set replace"
+                "it lost its disk, remove the old member first: with playbooks, ansible-playbook holdfast.raft.shrink "
+                f"-e holdfast_remove={self.node_id} -e holdfast_wipe=false (the host's name), then holdfast.raft.build; with "
+                "modules, raft_peer with state=absent, or replace"
             )
         if member and member.healthy and not node.initialized and member.api_address.rstrip("/") not in ("", node.url):
             raise Refused(f"{self.node_id} is in use by the server at {member.api_address}; give {node.url} another node_id")

@@ -3,9 +3,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pathlib
 import signal
+import ssl
 import subprocess
+import sys
+import time
 import typing as t
 
 from local_cluster import LocalCluster
@@ -40,13 +45,11 @@ def killed_at(cluster: LocalCluster, task: str, playbook: str, *arguments: str, 
 
 
 POINTS: list[tuple[str, str]] = [
-    ("Keep the CA", ""),
     ("Install", "changed: [n"),
     ("Write the configuration", "changed: [n"),
     ("Run it as a supervised process", ""),
     ("Initialise the first server", "changed: [n1"),
     ("Let every server join", "changed: [n2"),
-    ("Let every server join", "changed: [n3"),
     ("Wait until all of them vote", ""),
 ]
 
@@ -57,6 +60,34 @@ def test_build_killed_at_ever_later_points(cluster: LocalCluster) -> None:
     cluster.play("build")
     assert cluster.members() == {"n1": True, "n2": True, "n3": True}
     assert cluster.play("build").changed == 0
+
+
+def serial_served(cluster: LocalCluster, name: str) -> str:
+    """The certificate that a node's listener shows, as PEM."""
+    host, port = cluster.url(name).removeprefix("https://").split(":")
+    return ssl.get_server_certificate((host, int(port)), timeout=20)
+
+
+def test_killed_between_a_new_certificate_and_its_loading(cluster: LocalCluster) -> None:
+    cluster.play("build")
+    issued = cluster.ca_cert.parent / "n1.pem"
+    before = serial_served(cluster, "n1")
+    issued.unlink()
+    assert killed_at(cluster, "Let it read a new certificate", "build")
+    written = ssl.PEM_cert_to_DER_cert(issued.read_text())
+    assert (cluster.state / "cluster" / "etc" / "n1" / "tls.pem").read_bytes() == issued.read_bytes()
+    assert serial_served(cluster, "n1") == before
+    assert cluster.play("build", "--check").changed == 1
+    assert cluster.play("build").changed == 1
+    until(lambda: ssl.PEM_cert_to_DER_cert(serial_served(cluster, "n1")) == written)
+    assert cluster.play("build").changed == 0
+
+
+def until(condition: t.Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_grow_killed_while_servers_join(cluster: LocalCluster) -> None:
@@ -104,5 +135,34 @@ def test_a_restore_into_another_cluster_killed_in_the_middle(cluster: LocalClust
         assert other.shares_file.read_bytes() == cluster.shares_file.read_bytes()
         assert [restored(other, name) for name in ("n1", "n2", "n3")] == [{"v": "kept"}] * 3
         assert other.play("build").changed == 0
+        text = foreigner(cluster, other, stayed)
+        assert "is a server of another cluster" in text
+        assert "empty its data directory" in text
+        assert set(cluster.members(stayed)) == set(other_members(cluster, stayed))
     finally:
         other.clean()
+
+
+def other_members(cluster: LocalCluster, server: str) -> list[str]:
+    """What autopilot counts as members."""
+    return list(cluster.get("sys/storage/raft/autopilot/state", server)["data"]["servers"])
+
+
+def foreigner(cluster: LocalCluster, other: LocalCluster, leader: str) -> str:
+    """What is said to a server of C(other) that is told to join C(cluster)."""
+    both = other.state / "both.pem"
+    both.write_bytes(cluster.ca_cert.read_bytes() + other.ca_cert.read_bytes())
+    options = {
+        "url": other.url("n1"),
+        "node_id": "foreigner",
+        "leader_api_addr": cluster.url(leader),
+        "leader_ca_cert_file": str(cluster.ca_cert),
+        "ca_cert": str(both),
+        "token_file": str(cluster.shares_file),
+        "wait_timeout": 20,
+    }
+    program = str(pathlib.Path(sys.executable).parent / "ansible")
+    command = [program, "localhost", "-i", "localhost,", "-c", "local", "-m", "holdfast.raft.raft_join", "-a", json.dumps(options)]
+    done = subprocess.run(command, env=cluster.environment, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    assert done.returncode != 0
+    return " ".join((done.stdout + done.stderr).split())

@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
+import shutil
 import signal
 import stat
+import subprocess
+import time
 import typing as t
 
 import pytest
@@ -68,6 +72,39 @@ def test_build(cluster: LocalCluster) -> None:
     for name in ("n1", "n2", "n3"):
         assert cluster.url(name) in recap.output
     assert_no_secret(cluster, recap.output)
+
+
+def test_what_build_says_to_do_next_works(cluster: LocalCluster) -> None:
+    """The lines are run as they stand."""
+    shown = cluster.play("status").output
+    assert_no_secret(cluster, shown)
+    lines = [line.strip().removeprefix("- ") for line in shown.splitlines()]
+    export = next(line for line in lines if line.startswith("export VAULT_ADDR="))
+    cli = next(line for line in lines if line.endswith("/current/bin/holdfast operator raft list-peers"))
+    listed = subprocess.run(["bash", "-ec", f"{export}\n{cli}"], capture_output=True, text=True, check=False)
+    assert listed.returncode == 0, listed.stderr
+    assert all(name in listed.stdout for name in ("n1", "n2", "n3"))
+    again = next(line for line in lines if "ansible-playbook -i " in line and "status" in line)
+    told = subprocess.run(["bash", "-ec", again], env=cluster.environment, capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stdout
+
+
+def test_a_lost_disk_is_mended_as_told(cluster: LocalCluster) -> None:
+    running = cluster.state / "cluster" / "run" / "n3" / "state.json"
+    os.kill(json.loads(running.read_text())["supervisor"], signal.SIGTERM)
+    until_gone(running)
+    shutil.rmtree(cluster.state / "cluster" / "lib" / "n3")
+    assert "-e holdfast_remove=n3 -e holdfast_wipe=false" in " ".join(cluster.play("build", fails=True).output.split())
+    cluster.play("shrink", "-e", "holdfast_remove=n3", "-e", "holdfast_wipe=false")
+    cluster.play("build")
+    assert cluster.members() == {"n1": True, "n2": True, "n3": True}
+
+
+def until_gone(path: pathlib.Path) -> None:
+    deadline = time.monotonic() + 60
+    while path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_nothing_private_is_readable_by_others(cluster: LocalCluster) -> None:

@@ -100,9 +100,10 @@ def test_killed_in_the_middle_of_phase_two(cluster: FakeCluster, joiner: FakeNod
 
 def test_an_empty_server_is_not_the_voter_of_its_name(cluster: FakeCluster, joiner: FakeNode, params: dict[str, t.Any]) -> None:
     cluster.members["n2"] = Member(joiner.address, voter=True, healthy=False)
-    with pytest.raises(ModuleFailed, match="is a voter of this cluster already"):
+    with pytest.raises(ModuleFailed, match="is a voter of this cluster already") as caught:
         run(params)
     assert not joiner.initialized
+    assert "holdfast.raft.shrink -e holdfast_remove=n2 -e holdfast_wipe=false" in str(caught.value)
 
 
 def test_replace(lab: Lab, cluster: FakeCluster, joiner: FakeNode, params: dict[str, t.Any]) -> None:
