@@ -53,7 +53,7 @@ EXAMPLES = r"""
 - name: Remove servers that are gone for an hour
   holdfast.raft.raft_autopilot:
     url: https://10.0.0.1:8200
-    token_file: /root/holdfast/init.json
+    token_file: ~/.holdfast/init.json
     cleanup_dead_servers: true
     min_quorum: 3
     dead_server_last_contact_threshold: 1h

@@ -62,19 +62,19 @@ options:
 EXAMPLES = r"""
 - name: The CA
   holdfast.raft.raft_certificate:
-    path: /root/pki/ca.pem
-    privatekey_path: /root/pki/ca.key
+    path: ~/.holdfast/pki/ca.pem
+    privatekey_path: ~/.holdfast/pki/ca.key
     usage: ca
     common_name: holdfast API CA
     valid_days: 3650
 
 - name: A server's certificate
   holdfast.raft.raft_certificate:
-    path: /root/pki/n1.pem
-    privatekey_path: /root/pki/n1.key
+    path: ~/.holdfast/pki/n1.pem
+    privatekey_path: ~/.holdfast/pki/n1.key
     usage: server
-    ca_cert: /root/pki/ca.pem
-    ca_key: /root/pki/ca.key
+    ca_cert: ~/.holdfast/pki/ca.pem
+    ca_key: ~/.holdfast/pki/ca.key
     common_name: n1
     subject_alt_names: ["DNS:n1.example.org", "IP:10.0.0.1"]
 """

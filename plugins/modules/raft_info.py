@@ -36,7 +36,7 @@ EXAMPLES = r"""
       - https://10.0.0.1:8200
       - https://10.0.0.2:8200
     ca_cert: /etc/pki/holdfast/ca.pem
-    token_file: /root/holdfast/init.json
+    token_file: ~/.holdfast/init.json
   register: cluster
   delegate_to: localhost
 

@@ -120,8 +120,8 @@ EXAMPLES = r"""
     leader_api_addr: https://10.0.0.1:8200
     leader_ca_cert_file: /etc/pki/holdfast/ca.pem
     ca_cert: /etc/pki/holdfast/ca.pem
-    shares_file: /root/holdfast/init.json
-    token_file: /root/holdfast/init.json
+    shares_file: ~/.holdfast/init.json
+    token_file: ~/.holdfast/init.json
   delegate_to: localhost
   become: false
 """

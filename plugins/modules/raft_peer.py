@@ -62,7 +62,7 @@ EXAMPLES = r"""
       - https://10.0.0.1:8200
       - https://10.0.0.2:8200
     ca_cert: /etc/pki/holdfast/ca.pem
-    token_file: /root/holdfast/init.json
+    token_file: ~/.holdfast/init.json
     node_ids: [n4, n5]
     state: absent
   delegate_to: localhost
@@ -70,7 +70,7 @@ EXAMPLES = r"""
 - name: Wait until the new servers are voters
   holdfast.raft.raft_peer:
     url: https://10.0.0.1:8200
-    token_file: /root/holdfast/init.json
+    token_file: ~/.holdfast/init.json
     node_ids: [n1, n2, n3]
   delegate_to: localhost
 """

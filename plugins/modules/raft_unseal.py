@@ -46,7 +46,7 @@ EXAMPLES = r"""
       - https://10.0.0.2:8200
       - https://10.0.0.3:8200
     ca_cert: /etc/pki/holdfast/ca.pem
-    shares_file: /root/holdfast/init.json
+    shares_file: ~/.holdfast/init.json
   delegate_to: localhost
 """
 

@@ -86,7 +86,9 @@ def test_starts_once_and_stops(supervised: Supervised) -> None:
 def test_what_is_killed_comes_back(supervised: Supervised) -> None:
     pid = supervised.result("start")["pid"]
     os.kill(pid, signal.SIGKILL)
-    until(lambda: supervised.state.get("pid") != pid and supervised.log.read_text().count("started") == 2)
+    until(lambda: supervised.log.read_text().count("started") == 2)
+    assert supervised.state["pid"] != pid
+    assert supervised.result("start")["changed"] is False
 
 
 def test_what_ends_at_once_is_told_with_its_last_words(supervised: Supervised) -> None:

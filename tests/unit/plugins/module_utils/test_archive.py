@@ -89,7 +89,7 @@ def test_what_does_not_belong(tmp_path: pathlib.Path) -> None:
         check(str(path))
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage", gzip.compress(b"no tar")])
+@pytest.mark.parametrize("content", [b"", b"garbage", gzip.compress(b"no tar")], ids=["empty", "garbage", "gzip of no tar"])
 def test_no_archive_at_all(tmp_path: pathlib.Path, content: bytes) -> None:
     path = tmp_path / "none.snap"
     path.write_bytes(content)
