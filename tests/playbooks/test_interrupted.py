@@ -162,7 +162,8 @@ def foreigner(cluster: LocalCluster, other: LocalCluster, leader: str) -> str:
         "wait_timeout": 20,
     }
     program = str(pathlib.Path(sys.executable).parent / "ansible")
-    command = [program, "localhost", "-i", "localhost,", "-c", "local", "-m", "holdfast.raft.raft_join", "-a", json.dumps(options)]
+    command = [program, "localhost", "-i", "localhost,", "-c", "local", "-e", f"ansible_python_interpreter={sys.executable}"]
+    command += ["-m", "holdfast.raft.raft_join", "-a", json.dumps(options)]
     done = subprocess.run(command, env=cluster.environment, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     assert done.returncode != 0
     return " ".join((done.stdout + done.stderr).split())
