@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,28 +13,10 @@ from typing import Any
 import hvac
 import pytest
 
+from tests.process.harness import free_ports
+from tests.process.harness import wait_for as until
+
 from .conftest import Cli, Server, environment
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on."""
-    sockets = [socket.socket() for _ in range(count)]
-    for item in sockets:
-        item.bind(("127.0.0.1", 0))
-    ports = [item.getsockname()[1] for item in sockets]
-    for item in sockets:
-        item.close()
-    return ports
-
-
-def until(condition: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
-    """Poll until `condition` gives something true."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := condition():
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"never happened: {what}")
 
 
 def configuration(path: Path, node_id: str, port: int, cluster_port: int, more: str = "") -> str:

@@ -199,7 +199,7 @@ class Node:
             timing=self.world.timing,
         )
         self.raft.eligible = not self.sealed
-        self.raft.room = lambda size: log.room(size, 1000)
+        self.raft.room = lambda size: size <= log.capacity(self.disk.free() - 1000)
         self.world.mutate(self.raft)
         self._tick(self.generation)
 

@@ -19,7 +19,6 @@ class Election:
         self.votes: set[str] = set()
         self.pre_votes: set[str] = set()
         self.pre_term = 0
-        self.transfer = False
         self._heard = now  # boot counts as contact: the leader this server acknowledged may hold a lease on it
         self.deadline = 0.0
         self.reset(now)

@@ -150,7 +150,6 @@ CALLS = {
     "set_term": "setCurrentTerm",
     "set_state": "setState",
     "stock_receive": "onMessageReceived",
-    "last_index_stock": "getCurrentLogIndex",
 }
 HOOKS = {
     "sendAppendEntries": "on_stock_replicate",
@@ -181,7 +180,6 @@ class Seam(syncobj.SyncObj):
     set_term: Callable[[int, str | None], None]
     set_state: Callable[[int], None]
     stock_receive: Callable[[Any, dict[str, Any]], None]
-    last_index_stock: Callable[[], int]
 
     def __init__(self, node_id: str, prepared_log: Any, state_changed: Callable[[int, int], None]) -> None:
         outbox = _Outbox()

@@ -16,7 +16,7 @@ from holdfast.consensus.journal import RaftLog
 from holdfast.consensus.leadership import Leadership
 from holdfast.consensus.ports import Clock, Disk, Machine, Network, Observer, Random
 from holdfast.consensus.seam import CANDIDATE, DISCARDED, FOLLOWER, LEADER, SUCCESS, Peer, Seam, use_clock
-from holdfast.consensus.types import Configuration, Message, Recovered, Snapshot, Timing
+from holdfast.consensus.types import Configuration, Message, Recovered, Timing
 
 UNKNOWN = 7  # pysyncobj's FAIL_REASON.UNKNOWN_OUTCOME
 Callback = Callable[[Any, int], None]
@@ -73,7 +73,6 @@ class Server(Seam):
         self._snapshot_after = float("-inf")
         self._restoring: tuple[int, int, t.RestoreFile] | None = None
         self._pull_sent = float("-inf")
-        self._installing: Snapshot | None = None
         self._receiver: Receiver | None = None
         self._serving: dict[tuple[str, str], Sender] = {}
         self._outbox: deque[tuple[int, str, Message | None, int]] = deque()

@@ -187,7 +187,7 @@ class StateFiles(Voting):
             self.network.send(peer, t.ChunkAck(snapshot.file, 0, False))
             return
         else:
-            self._busy, self._installing, self._restoring = True, snapshot, None
+            self._busy, self._restoring = True, None
             self._forget_callbacks(max(log.last, snapshot.index))
             log.reset(snapshot)  # logged before the old file may go
             self._replace_snapshot(snapshot)
@@ -205,7 +205,7 @@ class StateFiles(Voting):
         if not self._has(snapshot.file):
             self.network.send(peer, t.ChunkAck(snapshot.file, 0, False))
             return
-        self._restoring, self._installing = None, snapshot
+        self._restoring = None
         self._forget_callbacks(snapshot.index)
         if snapshot.index > self.commit:
             self.raise_commit(snapshot.index)
@@ -216,5 +216,5 @@ class StateFiles(Voting):
     def installed(self, snapshot: Snapshot) -> None:
         """The machine's state is that of the snapshot."""
         self.applied = max(self.applied, snapshot.index)
-        self._busy, self._installing = False, None
+        self._busy = False
         self.observer.state_changed()

@@ -112,7 +112,7 @@ class Wal:
     """Buffers records on the event loop (`append`, `take`) and writes them in the journal's thread (`write`).
 
     `append` and `take` touch only the buffer, `write` only segments and disk: the two sides share nothing but batches
-    (`room` peeks at the current segment's end, which may be one flush old).
+    (`capacity` peeks at the current segment's end, which may be one flush old).
     """
 
     def __init__(self, disk: Disk, head: Head, segments: list[Segment], segment_size: int) -> None:
@@ -132,11 +132,6 @@ class Wal:
     def pending(self) -> bool:
         """True when there are records to flush."""
         return bool(self._buffer)
-
-    @property
-    def pending_bytes(self) -> int:
-        """Bytes that wait for a flush."""
-        return self._buffered
 
     def append(self, kind: int, payload: bytes) -> int:
         """Buffer a record; returns its log sequence number."""
@@ -207,13 +202,6 @@ class Wal:
         segment.end += len(data)
         if batch.drop_below:
             self._drop(batch.drop_below)
-
-    def room(self, size: int, reserve: int) -> bool:
-        """True when `size` more bytes can be logged without using up the last `reserve` bytes of the disk."""
-        segment = self._segments[-1]
-        if segment.end + self._buffered + size + _FLUSH_SIZE + SLACK <= segment.size:
-            return True
-        return self._disk.free() - self._segment_size - size >= reserve
 
     def capacity(self, free: int) -> int:
         """Bytes that can surely be logged soon, when the disk has `free` bytes above its reserve.

@@ -56,11 +56,6 @@ class EngineError(Exception):
         self.errors = list(errors)
 
 
-def unsupported_path() -> EngineError:
-    """404: the engine has no such path."""
-    return EngineError(404, "1 error occurred:\n\t* unsupported path\n\n")
-
-
 def unsupported_operation() -> EngineError:
     """405: the path has no such operation."""
     return EngineError(405, "1 error occurred:\n\t* unsupported operation\n\n")

@@ -13,7 +13,6 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
 
 import msgpack
 
@@ -90,11 +89,3 @@ def read(path: Path) -> dict[str, tuple[bytes, int]]:
                 raise StateFileError(f"{path.name} is damaged near offset {file.tell()}")
             for key, value, revision in msgpack.unpackb(payload):
                 items[key] = (value, revision)
-
-
-def sha256_of(file: BinaryIO) -> str:
-    """The sha256 (hex) of the rest of an open file, read in pieces."""
-    digest = hashlib.sha256()
-    while piece := file.read(_READ):
-        digest.update(piece)
-    return digest.hexdigest()

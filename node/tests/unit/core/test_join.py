@@ -218,6 +218,7 @@ async def test_a_leader_that_restarted_between_the_phases(
         await current[0].unseal()
         await node.unseal(cluster.keys)
         await eventually(lambda: not node.core.sealed())
+        assert not node.core.joining()
     await node.core.shutdown()
     await current[0].core.shutdown()
 
