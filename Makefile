@@ -78,7 +78,7 @@ demo: venv ## Build, fill, grow, shrink, snapshot, restore, restore into a new c
 .PHONY: check
 check: venv ## Linters and types
 	cd node && ../$(BIN)/ruff check . && ../$(BIN)/mypy && ../$(BIN)/lint-imports --no-cache
-	ruff check plugins tests tools roles && ruff format --check plugins tests tools roles
+	ruff check plugins tests tools roles bench && ruff format --check plugins tests tools roles bench
 	yamllint -s .
 	ansible-lint --offline
 	antsibull-changelog lint
@@ -95,6 +95,10 @@ sim: venv ## The consensus under 200 seeds of crashes, cuts and torn writes
 .PHONY: mutants
 mutants: venv ## Whether the simulator finds faults that are put in on purpose
 	cd node && ../$(BIN)/python -m tests.sim.mutants
+
+.PHONY: faults
+faults: venv ## A million acknowledged writes on real processes under kill -9, then looked for on every server
+	cd node && ../$(BIN)/python -m tests.raft.kills 1000000
 
 .PHONY: test-plays
 test-plays: venv ## Whole plays on local nodes, AWX jobs, and the molecule scenario
@@ -118,3 +122,4 @@ lock: venv ## Resolve the dependencies anew
 .PHONY: bench
 bench: venv ## Measure, side by side with what is installed of the peers
 	$(BIN)/python -m bench
+	$(BIN)/python -m bench.raft_layer
