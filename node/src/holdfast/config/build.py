@@ -39,6 +39,7 @@ RAFT: dict[str, Reader] = {
     "max_entry_size": v.natural,
     "autopilot_reconcile_interval": v.duration,
     "autopilot_update_interval": v.duration,
+    "lease_reads": v.boolean,
 }
 RETRY_JOIN: dict[str, Reader] = {
     "leader_api_addr": v.string,

@@ -53,6 +53,7 @@ class RaftConfig:
     max_entry_size: int | None = None
     autopilot_reconcile_interval: float | None = None
     autopilot_update_interval: float | None = None
+    lease_reads: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.consensus import quorum
 from holdfast.consensus.install import Sender
-from holdfast.consensus.reads import Reads
+from holdfast.consensus.reads import Lease, Reads
 from holdfast.consensus.replication import Mode, Progress
 from holdfast.consensus.types import (
     Ack,
@@ -41,6 +41,7 @@ class Leadership:
         self.noop_index = raft.log.last + 1  # stock code appends it next
         self.progress: dict[str, Progress] = {}
         self.reads = Reads()
+        self.lease = Lease(raft.timing.lease)
         self.transfer_target: str | None = None
         self._transfer_until = 0.0
         self._transfer_sent = float("-inf")
@@ -102,14 +103,14 @@ class Leadership:
         raft = self.raft
         round_started = False
         if self.reads.wants_round and raft.commit >= self.noop_index:
-            self.seq += 1
+            self._next_seq(now)
             self.reads.start(self.seq, raft.commit)
             round_started = True
         beat = False
         for peer, progress in self.progress.items():
             if round_started or now - progress.heartbeat_at >= raft.timing.heartbeat:
                 if not round_started and not beat:
-                    self.seq += 1
+                    self._next_seq(now)
                     beat = True
                 progress.heartbeat_at = now
                 raft.network.send(peer, Heartbeat(self.term, self.seq))
@@ -123,8 +124,20 @@ class Leadership:
         self._pump_transfer(now)
         self.confirm_reads()
 
+    def _next_seq(self, now: float) -> None:
+        self.seq += 1
+        self.lease.sent(self.seq, now)
+
+    def may_read(self, now: float) -> bool:
+        """True while the lease covers reads: everything that may have been acknowledged is in the commit index."""
+        return self.lease.valid(now) and self.raft.commit >= self.noop_index
+
     def confirm_reads(self) -> None:
-        """Release reads whose round a majority has confirmed."""
+        """Release reads whose round a majority has confirmed, and prolong the lease."""
+        if self.lease.duration:
+            answered = {peer: p.acked_seq for peer, p in self.progress.items()}
+            answered[self.raft.node_id] = self.seq
+            self.lease.confirm(quorum.nth(self.raft.history.latest.voters, answered))
         needed = self.reads.round_seq
         if needed is not None:
             confirmed = {peer for peer, p in self.progress.items() if p.acked_seq >= needed}
@@ -296,6 +309,7 @@ class Leadership:
         raft = self.raft
         if progress.match == raft.log.last and now - self._transfer_sent >= raft.timing.resend * 2:
             self._transfer_sent = now
+            self.lease.end()
             raft.stock_match[raft.peer(target)] = progress.match
             raft.transfer_to(target)
 

@@ -16,6 +16,12 @@ def reached(voters: Collection[str], who: Collection[str]) -> bool:
     return sum(1 for voter in voters if voter in who) >= majority(voters)
 
 
+def nth(voters: Collection[str], numbers: Mapping[str, int]) -> int:
+    """The highest number that a majority of `voters` has reached; who is not in `numbers` has 0. No voters: 0."""
+    ranked = sorted((numbers.get(voter, 0) for voter in voters), reverse=True)
+    return ranked[majority(voters) - 1] if ranked else 0
+
+
 def commit_index(
     matched: Mapping[str, int], voters: Collection[str], commit: int, term: int, term_at: Callable[[int], int]
 ) -> int:
@@ -24,10 +30,7 @@ def commit_index(
     `matched` has each voter's durable index, the leader's own included (never beyond its own fdatasync, B12).
     Entries of earlier terms are committed only together with one of this term (Raft §5.4.2).
     """
-    if not voters:
-        return commit
-    indexes = sorted((matched.get(voter, 0) for voter in voters), reverse=True)
-    candidate = indexes[majority(voters) - 1]
+    candidate = nth(voters, matched)
     if candidate > commit and term_at(candidate) == term:
         return candidate
     return commit

@@ -115,10 +115,14 @@ class Raft(StateFiles):
 
     def read_index(self, done: Callable[[bool], None]) -> None:
         """`done(True)` once a read of the local state is linearizable, `done(False)` when leadership is lost."""
-        if self.leadership is None:
+        leading = self.leadership
+        if leading is None:
             done(False)
+        elif leading.may_read(self.clock()):
+            leading.reads.covered(self.commit, done)
+            leading.reads.release(self.applied)
         else:
-            self.leadership.reads.add(done)
+            leading.reads.add(done)
 
     def durable(self, lsn: int) -> None:
         """The journal has everything up to `lsn` on disk."""

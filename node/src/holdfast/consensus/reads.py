@@ -3,10 +3,13 @@
 
 Invariant: a read is released only after a majority has confirmed a heartbeat that was sent after the read arrived, and
 after everything committed at that time has been applied. One round is under way at a time.
+
+A lease (§6.4.1) spares the round, at a price: it trusts clocks. It is off unless `lease_reads` is set (docs/consensus.md).
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 Done = Callable[[bool], None]  # True: read now; False: not the leader any more
@@ -33,6 +36,10 @@ class Reads:
     def round_seq(self) -> int | None:
         """The sequence number that a majority must confirm, or None."""
         return self._round[0] if self._round else None
+
+    def covered(self, index: int, done: Done) -> None:
+        """One more read that the lease covers: released when `index` is applied."""
+        self._confirmed.append((index, done))
 
     def start(self, seq: int, commit: int) -> None:
         """A round begins: heartbeats with `seq` go out now; `commit` is the read index."""
@@ -61,3 +68,39 @@ class Reads:
         self._waiting, self._round, self._confirmed = [], None, []
         for done in reads:
             done(False)
+
+
+class Lease:
+    """Until when nobody else can have been elected. Times are the leader's clock in seconds; `duration` 0: there is none.
+
+    Invariant: `until` is `duration` after the sending of a message that a majority has answered, the leader included. Who answered
+    it grants no vote for a least election timeout of its own clock (stickiness), which is longer than `duration`, however
+    much the clocks' rates differ within reason. Handing leadership over asks for votes in spite of that: the lease ends for good.
+    """
+
+    def __init__(self, duration: float) -> None:
+        self.duration = duration
+        self.until = float("-inf")
+        self._sent: deque[tuple[int, float]] = (
+            deque()
+        )  # (seq, when messages with it began to go out), not yet confirmed
+
+    def sent(self, seq: int, now: float) -> None:
+        """Messages with `seq` go out from now on."""
+        if self.duration:
+            self._sent.append((seq, now))
+
+    def confirm(self, seq: int) -> None:
+        """A majority has answered messages with `seq` or later ones."""
+        sent = self._sent
+        while sent and sent[0][0] <= seq:
+            self.until = sent.popleft()[1] + self.duration
+
+    def end(self) -> None:
+        """No lease in this term any more."""
+        self.duration, self.until = 0.0, float("-inf")
+        self._sent.clear()
+
+    def valid(self, now: float) -> bool:
+        """True while reads need no round."""
+        return now < self.until

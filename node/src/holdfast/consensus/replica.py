@@ -19,7 +19,7 @@ from typing import Any
 
 import msgpack
 
-from holdfast.consensus import identity, membership, recovery, transport, wal
+from holdfast.consensus import clock, identity, membership, recovery, transport, wal
 from holdfast.consensus import types as t
 from holdfast.consensus.autopilot import Health
 from holdfast.consensus.deadlines import Deadlines
@@ -137,7 +137,7 @@ class Replica:
             self.node_id,
             RaftLog(journal, recovered),
             recovered,
-            clock=time.monotonic,
+            clock=clock.now,
             random=random.Random(),
             network=self.transport,
             machine=self.machine,
@@ -328,7 +328,7 @@ class Replica:
         """Add or replace a learner or non-voter; what an earlier self of it acknowledged counts no more."""
         await self.change(lambda old: membership.add(old, member))
         if self.raft.leadership is not None:
-            self.raft.leadership.restart(member.node_id, time.monotonic())
+            self.raft.leadership.restart(member.node_id, clock.now())
 
     # --- reads ---
 
@@ -347,7 +347,7 @@ class Replica:
         leading = self.raft.leadership
         if leading is None:
             raise NotLeaderError("this server is not the leader")
-        target = leading.begin_transfer(to, time.monotonic(), timeout)
+        target = leading.begin_transfer(to, clock.now(), timeout)
         if target is None:
             who = f"server {to}" if to else "no other voter"
             raise t.RefusedError(f"{who} can take over now: it must be a voter, unsealed, connected and caught up")
@@ -374,7 +374,7 @@ class Replica:
         leading = self.raft.leadership
         if leading is None:
             return {}
-        now = time.monotonic()
+        now = clock.now()
         return {
             peer: Health(now - p.acked_at, p.answered, p.last_index, p.last_term, p.match, p.stable_since, p.writable)
             for peer, p in leading.progress.items()

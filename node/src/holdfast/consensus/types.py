@@ -7,7 +7,7 @@ entry a client can write has index 2 (index 1 is the sentinel that every log sta
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -179,10 +179,17 @@ class Timing:
     chunk_window: int = 8
     compact_bytes: int = 48 * 1024 * 1024  # of log since the last snapshot (design.md 19)
     keep_bytes: int = 16 * 1024 * 1024  # of log kept behind a snapshot for servers that lag
+    lease_reads: bool = False  # reads trust the clocks instead of asking a majority (consensus/reads.py)
+
+    @property
+    def lease(self) -> float:
+        """Length of a leader's lease, 0 for none: three quarters of the least election timeout, for clocks run differently."""
+        return self.election * 0.75 if self.lease_reads else 0.0
 
     def scaled(self, multiplier: float) -> Timing:
         """The same with waits stretched by `multiplier` (performance_multiplier)."""
-        return Timing(
+        return replace(
+            self,
             heartbeat=self.heartbeat * multiplier,
             election=self.election * multiplier,
             quorum=self.quorum * multiplier,

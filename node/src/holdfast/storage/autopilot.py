@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from holdfast.consensus import autopilot as pure
+from holdfast.consensus import clock
 from holdfast.consensus.replica import Replica
 from holdfast.consensus.types import Role
 from holdfast.storage.types import AutopilotConfig, AutopilotState, ServerHealth
@@ -21,7 +22,7 @@ class Autopilot:
         self.config = AutopilotConfig()
         self._node_id = node_id
         self._act = act
-        self._since = time.monotonic()
+        self._since = clock.now()
 
     def led_since(self, now: float) -> None:
         """This server has just become the leader."""
@@ -43,7 +44,7 @@ class Autopilot:
         leading = replica.raft.leadership
         if leading is None:
             return {}
-        now = time.monotonic()
+        now = clock.now()
         for peer, health in replica.health().items():
             progress = leading.progress[peer]
             well = pure.healthy(health, replica.raft.log.last, replica.raft.current_term, self._settings())
@@ -62,7 +63,7 @@ class Autopilot:
             self._node_id,
             servers,
             raft.commit,
-            time.monotonic(),
+            clock.now(),
             self._since,
             self._settings(),
         )
@@ -79,7 +80,7 @@ class Autopilot:
             return None
         servers = self._observe(replica)
         latest = raft.history.latest
-        wall = time.time() - time.monotonic()
+        wall = time.time() - clock.now()
         rows = []
         well: dict[str, bool] = {}
         for member in latest.members:
@@ -101,7 +102,7 @@ class Autopilot:
                     last_contact=0.0 if here else (health.contact_age if health and answered else None),
                     last_term=raft.current_term if here else (health.last_term if health else 0),
                     last_index=raft.log.last if here else (health.match if health else 0),
-                    stable_since=wall + (stable if stable is not None else time.monotonic()),
+                    stable_since=wall + (stable if stable is not None else clock.now()),
                     status=status,
                     node_type="non-voter" if member.role is Role.NON_VOTER else "voter",
                     version=versions.get(member.node_id, ""),

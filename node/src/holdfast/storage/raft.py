@@ -6,15 +6,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgpack
 
+from holdfast.consensus import clock, membership, replica
 from holdfast.consensus import identity as identity_files
-from holdfast.consensus import membership, replica
 from holdfast.consensus import types as t
 from holdfast.consensus.replica import Replica
 from holdfast.consensus.transport import TransportError
@@ -55,7 +54,7 @@ class RaftStorage(RaftMembers):
 
     def _note_leadership(self, event: Event) -> None:
         if event is Event.LEADER_GAINED:
-            self._autopilot.led_since(time.monotonic())
+            self._autopilot.led_since(clock.now())
 
     async def start(self) -> None:
         """Recover what is on disk and run it; nothing to do on a new server. Raises StorageError."""
@@ -80,7 +79,7 @@ class RaftStorage(RaftMembers):
                 settings.path,
                 settings.node_id,
                 replica.Addresses(settings.cluster_listen, settings.cluster_addr, settings.api_addr, settings.version),
-                t.Timing().scaled(max(1.0, float(settings.performance_multiplier))),
+                t.Timing(lease_reads=settings.lease_reads).scaled(max(1.0, float(settings.performance_multiplier))),
                 self._on_fatal,
             )
             new.changed = self._changed

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import msgpack
 
-from holdfast.consensus import membership
+from holdfast.consensus import clock, membership
 from holdfast.consensus import types as t
 from holdfast.consensus.replica import Replica
 from holdfast.consensus.transport import TransportError
@@ -66,7 +66,7 @@ class RaftMembers(RaftStore):
         except t.ConsensusError:
             running.resign()
         if others:
-            running.raft.hold_off_until = time.monotonic() + _HOLD_OFF
+            running.raft.hold_off_until = clock.now() + _HOLD_OFF
 
     async def add_server(self, node_id: str, address: str, permanent_non_voter: bool) -> None:
         """See `Cluster.add_server`."""

@@ -53,6 +53,7 @@ class RaftSettings:
     max_entry_size: int = 1048576
     max_transaction_size: int = 8388608
     autopilot_update_interval: float = 0.2
+    lease_reads: bool = False
 
 
 def exit_now(reason: str) -> None:

@@ -6,7 +6,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.consensus.reads import Reads
+from holdfast.consensus.reads import Lease, Reads
+from holdfast.consensus.types import Timing
 
 
 @settings(max_examples=300, deadline=None)
@@ -66,3 +67,62 @@ def test_one_round_at_a_time_serves_all_who_wait() -> None:
     assert out == [(0, True), (1, True), (2, True)]
     reads.fail()
     assert out[-1] == (3, False)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(["send", "answer", "wait"]), st.floats(0.001, 0.5)), max_size=60),
+    st.floats(0.8, 1.25),
+)
+def test_a_lease_never_outlives_the_stickiness_of_a_majority(steps: list[tuple[str, float]], rate: float) -> None:
+    """One answering follower makes the majority of three; its clock runs `rate` times as fast as the leader's."""
+    election = 0.4
+    lease = Lease(Timing(election=election, lease_reads=True).lease)
+    now, seq, under_way, heard = 0.0, 0, [], float("-inf")
+    for step, amount in steps:
+        if step == "send":
+            seq += 1
+            lease.sent(seq, now)
+            under_way.append(seq)
+        elif step == "answer" and under_way:
+            heard = now  # the follower's stickiness starts when it handles the message
+            lease.confirm(under_way.pop(0))
+        else:
+            now += amount
+        if lease.valid(now):
+            assert (now - heard) * rate < election
+
+
+def test_a_lease_counts_from_the_sending_and_ends_for_good() -> None:
+    lease = Lease(0.3)
+    lease.sent(1, 10.0)
+    lease.sent(2, 10.1)
+    assert not lease.valid(10.1)
+    lease.confirm(1)
+    assert lease.valid(10.29)
+    assert not lease.valid(10.3)
+    lease.confirm(2)
+    assert lease.valid(10.39)
+    lease.end()
+    lease.sent(3, 10.39)
+    lease.confirm(3)
+    assert not lease.valid(10.39)
+
+
+def test_without_the_option_there_is_no_lease() -> None:
+    lease = Lease(Timing().lease)
+    lease.sent(1, 10.0)
+    lease.confirm(1)
+    assert not lease.valid(10.0)
+
+
+def test_covered_reads_wait_until_their_index_is_applied() -> None:
+    reads, answers = Reads(), []
+    reads.covered(7, answers.append)
+    reads.release(6)
+    assert answers == []
+    reads.release(7)
+    assert answers == [True]
+    reads.covered(8, answers.append)
+    reads.fail()
+    assert answers == [True, False]
