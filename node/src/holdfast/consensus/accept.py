@@ -8,15 +8,14 @@ neither fill the memory nor hold a place.
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import ssl
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-MAX_HANDSHAKES = 256
+from holdfast.consensus.refusals import refusals
 
-log = logging.getLogger("holdfast.cluster")
+MAX_HANDSHAKES = 256
 
 
 def listening(host: str, port: int) -> list[socket.socket]:
@@ -76,12 +75,12 @@ class Acceptor:
             try:
                 connection, address = await loop.sock_accept(listener)
             except OSError as error:  # out of descriptors, or the peer was gone before it was accepted
-                _refused("", f"cannot accept: {error.strerror}")
+                refusals.note("", "", f"cannot accept: {error.strerror}")
                 await asyncio.sleep(0.1)
                 continue
             if self._open >= MAX_HANDSHAKES:
                 connection.close()
-                _refused(str(address), "too many handshakes under way")
+                refusals.note("", str(address), "too many handshakes under way")
                 continue
             self._open += 1
             self._spawn(self._greet(connection, str(address)))
@@ -92,12 +91,8 @@ class Acceptor:
                 self._factory, connection, ssl=self._context, ssl_handshake_timeout=self._handshake
             )
         except ssl.SSLError as error:  # its verify_message says what is wrong with a certificate
-            _refused(address, getattr(error, "verify_message", "") or (error.reason or str(error)).lower())
+            refusals.note("", address, getattr(error, "verify_message", "") or (error.reason or str(error)).lower())
         except (OSError, TimeoutError) as error:
-            _refused(address, f"no handshake: {error}")
+            refusals.note("", address, f"no handshake: {error}")
         finally:
             self._open -= 1
-
-
-def _refused(address: str, reason: str) -> None:
-    log.warning("cluster connection refused", extra={"fields": {"peer": "", "address": address, "reason": reason}})

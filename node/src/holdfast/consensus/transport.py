@@ -23,6 +23,7 @@ import msgpack
 
 from holdfast.consensus import wire
 from holdfast.consensus.accept import Acceptor
+from holdfast.consensus.refusals import refusals
 from holdfast.consensus.types import WIRE_FORMAT, Message
 
 HELLO, RAFT, REQUEST, REPLY = range(4)
@@ -160,9 +161,7 @@ class Connection(asyncio.Protocol):
 
     def refuse(self, why: str) -> None:
         """Log and close."""
-        address = self.transport.get_extra_info("peername")
-        fields = {"peer": self.peer, "address": str(address), "reason": why}
-        log.warning("cluster connection refused", extra={"fields": fields})
+        refusals.note(self.peer, str(self.transport.get_extra_info("peername")), why)
         self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
