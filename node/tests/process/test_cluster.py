@@ -71,6 +71,13 @@ def test_restart_of_everything_waits_for_keys_but_not_for_replication(make_clust
     assert value_of(leader, "a") == "before"
 
 
+def test_the_leader_knows_where_every_servers_api_is(make_cluster: Make) -> None:
+    cluster = make_cluster(3)
+    nodes = cluster.leader().get("sys/ha-status").data["nodes"]
+    assert {n["api_address"] for n in nodes} == {s.address for s in cluster.servers.values()}
+    assert [n["active_node"] for n in nodes] == [True, False, False]
+
+
 def test_kill_of_leaders_loses_no_acknowledged_write(make_cluster: Make) -> None:
     cluster = make_cluster(3)
     cluster.mount()

@@ -24,6 +24,7 @@ class Health:
     match: int
     stable_since: float | None
     writable: bool = True  # its disk takes entries
+    behind: float = 0.0  # seconds that its log lags (replication.Progress.behind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Settings:
     max_trailing_logs: int
     min_quorum: int
     server_stabilization_time: float
+    election_timeout: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,11 @@ def healthy(health: Health, leader_last: int, term: int, settings: Settings) -> 
     )
 
 
+def caught_up(health: Health, settings: Settings) -> bool:
+    """A learner this close does not hold commits up for longer than an election would, once it votes (dissertation §4.2.1)."""
+    return health.behind <= settings.election_timeout
+
+
 def failure_tolerance(configuration: Configuration, well: Mapping[str, bool]) -> int:
     """How many more voters may fail before the cluster stops."""
     voters = configuration.voters
@@ -73,7 +80,6 @@ def reconcile(
     configuration: Configuration,
     leader: str,
     servers: Mapping[str, Health],
-    commit: int,
     now: float,
     leader_since: float,
     settings: Settings,
@@ -86,7 +92,7 @@ def reconcile(
             continue
         stable = now - health.stable_since >= settings.server_stabilization_time
         # A fresh leader does not make a new cluster wait: nobody's stability is known yet (raft-api.md 9.3).
-        if (stable or fresh) and health.match >= commit:
+        if (stable or fresh) and caught_up(health, settings):
             return Promote(member.node_id)
     if not settings.cleanup_dead_servers:
         return None

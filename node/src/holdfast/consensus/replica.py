@@ -327,6 +327,7 @@ class Replica:
     async def add(self, member: Member) -> None:
         """Add or replace a learner or non-voter; what an earlier self of it acknowledged counts no more."""
         await self.change(lambda old: membership.add(old, member))
+        self.transport.drop(member.node_id)  # an answer of its earlier self that comes later would count
         if self.raft.leadership is not None:
             self.raft.leadership.restart(member.node_id, clock.now())
 
@@ -375,8 +376,18 @@ class Replica:
         if leading is None:
             return {}
         now = clock.now()
+        last = self.raft.log.last
         return {
-            peer: Health(now - p.acked_at, p.answered, p.last_index, p.last_term, p.match, p.stable_since, p.writable)
+            peer: Health(
+                now - p.acked_at,
+                p.answered,
+                p.last_index,
+                p.last_term,
+                p.match,
+                p.stable_since,
+                p.writable,
+                p.behind(last, now),
+            )
             for peer, p in leading.progress.items()
         }
 

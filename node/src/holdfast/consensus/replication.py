@@ -43,6 +43,10 @@ class Progress:
         self.eligible = False
         self.writable = True
         self.stable_since: float | None = None
+        # Catching up goes in rounds (dissertation §4.2.1): a round ends when what was sent as it began is matched.
+        self._round_end = last_index
+        self._round_began = now
+        self._round_took = float("inf")
 
     def seen(self, now: float, seq: int) -> None:
         """Any answer of this term came."""
@@ -55,6 +59,9 @@ class Progress:
         if index > self.match:
             self.match = index
             self.moved_at = now
+        if self.match >= self._round_end > 0:
+            self._round_took = now - self._round_began
+            self._round_end = 0
         while self.inflight and self.inflight[0] <= self.match:
             self.inflight.popleft()
         self.next = max(self.next, self.match + 1)
@@ -74,6 +81,12 @@ class Progress:
         self.inflight.clear()
         self.next = max(self.match + 1, min(hint, prev - 1) + 1)
         self.sent_at = float("-inf")
+
+    def behind(self, last_index: int, now: float) -> float:
+        """How many seconds the server lags: the longer of its last round and the one under way; 0 when it has everything."""
+        if self.match >= last_index:
+            return 0.0
+        return max(self._round_took, now - self._round_began) if self._round_end else self._round_took
 
     def lost(self, now: float) -> None:
         """The connection broke: what was under way may be gone."""
@@ -111,3 +124,5 @@ class Progress:
                 self.moved_at = now
             self.inflight.append(last)
             self.next = last + 1
+            if not self._round_end:
+                self._round_end, self._round_began = last, now

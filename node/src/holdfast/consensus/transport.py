@@ -301,6 +301,11 @@ class Transport:
         """True while there is a connection."""
         return peer in self._connections
 
+    def drop(self, peer: str) -> None:
+        """Break every connection to `peer`; nothing that is still under way on them is taken any more."""
+        for connection in list(self._connections.get(peer, ())):
+            connection.transport.abort()
+
     # --- messages ---
 
     def send(self, peer: str, message: Message) -> None:

@@ -85,7 +85,7 @@ def leader(cluster: Cluster | None, active_since: float | None, *, removed: bool
 
 
 def ha_status(cluster: Cluster | None, api_addr: str, version: str) -> dict[str, Any]:
-    """The data of sys/ha-status, on the leader. A standby's API address is not known to the leader and shown empty."""
+    """The data of sys/ha-status, on the leader. A standby says its API address when it connects; "" for one that never did."""
     own = {
         "hostname": socket.gethostname(),
         "api_address": api_addr,
@@ -108,7 +108,7 @@ def ha_status(cluster: Cluster | None, api_addr: str, version: str) -> dict[str,
         nodes.append(
             {
                 "hostname": urlsplit(f"//{server.address}").hostname or "",
-                "api_address": "",
+                "api_address": health.api_addr if health else "",
                 "cluster_address": f"https://{server.address}",
                 "active_node": False,
                 "last_echo": None if contact is None else rfc3339(time.time() - contact),

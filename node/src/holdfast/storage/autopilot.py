@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from holdfast.consensus import autopilot as pure
 from holdfast.consensus import clock
 from holdfast.consensus.replica import Replica
+from holdfast.consensus.transport import Hello
 from holdfast.consensus.types import Role
 from holdfast.storage.types import AutopilotConfig, AutopilotState, ServerHealth
 
@@ -28,7 +29,7 @@ class Autopilot:
         """This server has just become the leader."""
         self._since = now
 
-    def _settings(self) -> pure.Settings:
+    def _settings(self, replica: Replica) -> pure.Settings:
         config = self.config
         return pure.Settings(
             config.cleanup_dead_servers,
@@ -37,6 +38,7 @@ class Autopilot:
             config.max_trailing_logs,
             config.min_quorum,
             config.server_stabilization_time,
+            replica.raft.timing.election,
         )
 
     def _observe(self, replica: Replica) -> Mapping[str, pure.Health]:
@@ -45,9 +47,13 @@ class Autopilot:
         if leading is None:
             return {}
         now = clock.now()
+        rules = self._settings(replica)
         for peer, health in replica.health().items():
             progress = leading.progress[peer]
-            well = pure.healthy(health, replica.raft.log.last, replica.raft.current_term, self._settings())
+            well = pure.healthy(health, replica.raft.log.last, replica.raft.current_term, rules)
+            member = replica.raft.history.latest.member(peer)
+            if member is not None and member.role is Role.LEARNER:
+                well = well and pure.caught_up(health, rules)
             if not well:
                 progress.stable_since = None
             elif progress.stable_since is None:
@@ -62,18 +68,17 @@ class Autopilot:
             raft.history.latest,
             self._node_id,
             servers,
-            raft.commit,
             clock.now(),
             self._since,
-            self._settings(),
+            self._settings(replica),
         )
         if isinstance(step, pure.Promote):
             await self._act("promote", step.node_id)
         elif isinstance(step, pure.Cleanup):
             await self._act("remove", step.node_id)
 
-    def state(self, replica: Replica, versions: Mapping[str, str]) -> AutopilotState | None:
-        """What `autopilot/state` shows."""
+    def state(self, replica: Replica, said: Mapping[str, Hello]) -> AutopilotState | None:
+        """What `autopilot/state` shows. `said` is what each server told of itself when it connected."""
         raft = replica.raft
         leading = raft.leadership
         if leading is None:
@@ -105,8 +110,9 @@ class Autopilot:
                     stable_since=wall + (stable if stable is not None else clock.now()),
                     status=status,
                     node_type="non-voter" if member.role is Role.NON_VOTER else "voter",
-                    version=versions.get(member.node_id, ""),
+                    version=said[member.node_id].version if member.node_id in said else "",
                     sealed=not (raft.eligible if here else bool(progress and progress.eligible)),
+                    api_addr=said[member.node_id].api_addr if member.node_id in said else "",
                 )
             )
         return AutopilotState(all(well.values()), pure.failure_tolerance(latest, well), self._node_id, tuple(rows))

@@ -161,9 +161,8 @@ class RaftStorage(RaftMembers):
         running = self._replica
         if running is None or not self.is_leader():
             return None
-        versions = {peer: hello.version for peer, hello in running.transport.peers.items()}
-        versions[self.node_id] = self.settings.version
-        return self._autopilot.state(running, versions)
+        own = running.transport.hello
+        return self._autopilot.state(running, {**running.transport.peers, self.node_id: own})
 
     def set_autopilot(self, config: AutopilotConfig) -> None:
         """See `Cluster.set_autopilot`."""

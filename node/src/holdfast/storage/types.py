@@ -149,6 +149,7 @@ class ServerHealth:
     node_type: str  # voter | non-voter (the latter only for permanent non-voters)
     version: str
     sealed: bool
+    api_addr: str = ""
 
 
 @dataclass(frozen=True, slots=True)

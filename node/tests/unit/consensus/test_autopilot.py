@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from holdfast.consensus.autopilot import Cleanup, Health, Promote, Settings, failure_tolerance, healthy, reconcile
 from holdfast.consensus.types import Configuration, Member, Role
 
-RULES = Settings(True, 10.0, 60.0, 1000, 3, 10.0)
+RULES = Settings(True, 10.0, 60.0, 1000, 3, 10.0, 0.4)
 WELL = Health(0.1, True, 100, 3, 100, 50.0)
 DEAD = Health(100.0, False, 0, 0, 0, None)
 
@@ -25,13 +25,14 @@ def config(voters: str, learners: str = "", non_voters: str = "") -> Configurati
 def decide(
     configuration: Configuration, servers: dict[str, Health], now: float = 100.0, since: float = 0.0, **rules: object
 ) -> Promote | Cleanup | None:
-    return reconcile(configuration, "a", servers, 100, now, since, replace(RULES, **rules))
+    return reconcile(configuration, "a", servers, now, since, replace(RULES, **rules))
 
 
 def test_a_learner_is_promoted_when_caught_up_and_stable() -> None:
     now = config("a", "b")
     assert decide(now, {"b": WELL}) == Promote("b")
-    assert decide(now, {"b": replace(WELL, match=99)}) is None
+    assert decide(now, {"b": replace(WELL, match=99, behind=0.4)}) == Promote("b")  # writes go on all the time
+    assert decide(now, {"b": replace(WELL, match=99, behind=0.5)}) is None
     assert decide(now, {"b": replace(WELL, stable_since=None)}) is None
     assert decide(now, {"b": replace(WELL, stable_since=95.0)}) is None
     assert decide(now, {"b": replace(WELL, stable_since=95.0)}, since=95.0) == Promote("b")
