@@ -17,6 +17,7 @@ from holdfast.storage.types import (
     OutcomeUnknown,
     PreconditionFailed,
     StorageError,
+    Unavailable,
 )
 
 # OutcomeUnknown is a 5xx that says so (design.md 14); the others have changed nothing.
@@ -24,6 +25,7 @@ _STATUS: tuple[tuple[type[StorageError], int], ...] = (
     (OutcomeUnknown, 500),
     (EntryTooLarge, 413),
     (NoSpace, 503),
+    (Unavailable, 503),
     (PreconditionFailed, 400),
     (MembershipRefused, 400),
 )

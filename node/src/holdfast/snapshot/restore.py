@@ -21,6 +21,9 @@ from holdfast.state.records import EntryDecoder, RecordError
 from holdfast.storage.types import Cluster, NoSpace, StorageError
 
 _BATCH = 1024 * 1024  # bytes of the body handed to the worker thread at once
+_SYNC_EVERY = (
+    4 * 1024 * 1024
+)  # bytes: one sync of gigabytes would hold up those of the journal, on the same file system
 # Without these no server could ever be unsealed again, so a state that lacks them is refused, also with force.
 _REQUIRED = frozenset(("core/keyring", "core/seal-config"))
 MISMATCH = (
@@ -146,6 +149,7 @@ class _Sink:
 
     def __init__(self, path: Path) -> None:
         self._keys: set[str] = set()
+        self._unsynced = 0
         self._decoder = EntryDecoder()
         self._reader = ArchiveReader(self._state)
         try:
@@ -165,6 +169,11 @@ class _Sink:
 
     def _state(self, piece: bytes) -> None:
         self._file.write(piece)
+        self._unsynced += len(piece)
+        if self._unsynced >= _SYNC_EVERY:
+            self._unsynced = 0
+            self._file.flush()
+            os.fdatasync(self._file.fileno())
         for key, _ in self._decoder.feed(piece):
             if key in _REQUIRED:
                 self._keys.add(key)

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Iterator
 
 from holdfast.snapshot.archive import ArchiveWriter, Meta, SnapshotServer
 from holdfast.snapshot.sealer import Sealer
+from holdfast.state.pace import Pace
 from holdfast.state.records import encode_entry, encoded_size
 from holdfast.storage.types import SnapshotSource
 
@@ -26,8 +27,10 @@ async def archive_stream(source: SnapshotSource, sealer: Sealer) -> AsyncGenerat
     meta = Meta(source.index, source.term, size, source.configuration_index, servers)
     writer = ArchiveWriter(meta, int(time.time()))
     blocks = _blocks(source)
+    pace = Pace()
 
     def produce() -> bytes | None:
+        pace()
         block = next(blocks, None)
         return None if block is None else writer.state(block)
 
@@ -47,7 +50,13 @@ async def archive_stream(source: SnapshotSource, sealer: Sealer) -> AsyncGenerat
 
 
 def _count(source: SnapshotSource) -> int:
-    return sum(encoded_size(key, value) for key, value in source.entries())
+    pace = Pace()
+    size = 0
+    for number, (key, value) in enumerate(source.entries()):
+        size += encoded_size(key, value)
+        if number % 256 == 0:
+            pace()
+    return size
 
 
 def _blocks(source: SnapshotSource) -> Iterator[bytes]:

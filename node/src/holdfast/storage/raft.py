@@ -17,6 +17,7 @@ from holdfast.consensus import identity as identity_files
 from holdfast.consensus import types as t
 from holdfast.consensus.replica import Replica
 from holdfast.consensus.transport import TransportError
+from holdfast.state.machine import ReplacingError
 from holdfast.storage.autopilot import Autopilot
 from holdfast.storage.raft_members import RaftMembers
 from holdfast.storage.raft_store import RaftSettings, exit_now
@@ -35,6 +36,7 @@ from holdfast.storage.types import (
     Server,
     SnapshotSource,
     StorageError,
+    Unavailable,
 )
 
 __all__ = ["RaftSettings", "RaftStorage"]
@@ -253,9 +255,11 @@ class RaftStorage(RaftMembers):
         running = self._need()
         raft = running.raft
         index, _ = raft.history.at(raft.applied)
-        return Source(
-            running.machine.state.freeze(), raft.applied, raft.log.term_at(raft.applied), self.servers(), index
-        )
+        try:
+            picture = running.machine.picture()
+        except ReplacingError as error:
+            raise Unavailable(str(error)) from None
+        return Source(picture, raft.applied, raft.log.term_at(raft.applied), self.servers(), index)
 
     async def restore(self, path: Path, sha256: str, size: int, progress: Callable[[str, int, int], None]) -> int:
         """See `Cluster.restore`."""

@@ -15,6 +15,7 @@ from holdfast.consensus import types as t
 from holdfast.consensus import wal
 from holdfast.consensus.disk import FileDisk
 from holdfast.consensus.replica import Replica
+from holdfast.state.machine import ReplacingError
 from holdfast.storage.types import (
     EntryTooLarge,
     Event,
@@ -31,11 +32,13 @@ from holdfast.storage.types import (
     Put,
     Server,
     StorageError,
+    Unavailable,
 )
 
 log = logging.getLogger("holdfast.storage.raft")
 
 MAX_KEY = 32768  # bytes, OpenBao's limit
+_PATIENCE = 1.0  # seconds that a request waits for a state that is being replaced
 T = TypeVar("T")
 
 
@@ -106,20 +109,31 @@ class RaftStore:
 
     def get(self, key: str) -> Item | None:
         """The applied value at `key`."""
-        found = self._replica.machine.state.get(key) if self._replica else None
+        try:
+            found = self._replica.machine.state.get(key) if self._replica else None
+        except ReplacingError as error:
+            raise Unavailable(str(error)) from None
         return Item(*found) if found else None
 
     def list(self, prefix: str) -> list[str]:
         """Immediate children below `prefix`."""
-        return self._replica.machine.state.children(prefix) if self._replica else []
+        try:
+            return self._replica.machine.state.children(prefix) if self._replica else []
+        except ReplacingError as error:
+            raise Unavailable(str(error)) from None
 
     def scan(self, prefix: str) -> Iterator[str]:
         """Every key that starts with `prefix`."""
-        return self._replica.machine.state.keys(prefix) if self._replica else iter(())
+        try:
+            return self._replica.machine.state.keys(prefix) if self._replica else iter(())
+        except ReplacingError as error:
+            raise Unavailable(str(error)) from None
 
     async def commit(self, ops: Sequence[Op], preconditions: Mapping[str, int] | None = None) -> int:
         """See `Storage.commit`."""
         running = self._need()
+        if running.machine.replacing:
+            await self._settled(running)
         size = 0
         packed: list[Any] = []
         for op in ops:
@@ -150,6 +164,11 @@ class RaftStore:
             raise PreconditionFailed(result)
         return result
 
+    async def _settled(self, running: Replica) -> None:
+        """A small state is replaced in a moment; for a large one the client has to come again."""
+        if not await running.machine.whole(_PATIENCE):
+            raise Unavailable("the data is being replaced by a snapshot: try again in a moment")
+
     async def _translate(self, work: Awaitable[T]) -> T:
         try:
             return await work
@@ -164,8 +183,11 @@ class RaftStore:
 
     async def read_barrier(self) -> None:
         """ReadIndex."""
+        running = self._need()
+        if running.machine.replacing:
+            await self._settled(running)
         try:
-            await self._need().read_barrier()
+            await running.read_barrier()
         except t.NotLeaderError as error:
             raise NotLeader(str(error)) from None
 
@@ -250,7 +272,7 @@ class RaftStore:
             "applied_index": raft.applied,
             "log_bytes": raft.log.bytes,
             "keys": len(self._replica.machine.state),
-            "state_bytes": self._replica.machine.state.bytes,
+            "state_bytes": self._replica.machine.state.size,
         }
 
     def subscribe(self, listener: Callable[[Event], None]) -> None:

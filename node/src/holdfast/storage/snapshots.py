@@ -3,36 +3,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from holdfast.storage.types import Server
+from holdfast.consensus.machine import let_go
+from holdfast.state.leaves import DiscardedError, Frozen
+from holdfast.storage.types import Server, Unavailable
 
 
 class Source:
-    """Implements `SnapshotSource`: holds references to immutable values, so it costs one dictionary."""
+    """Implements `SnapshotSource`: shares everything with the state, so it costs next to nothing until that changes."""
 
     def __init__(
-        self,
-        items: Mapping[str, tuple[bytes, int]],
-        index: int,
-        term: int,
-        servers: tuple[Server, ...],
-        configuration_index: int,
+        self, picture: Frozen, index: int, term: int, servers: tuple[Server, ...], configuration_index: int
     ) -> None:
-        self._items = items
-        self._keys: list[str] | None = None
+        self._picture = picture
         self.index = index
         self.term = term
         self.servers = servers
         self.configuration_index = configuration_index
 
     def entries(self) -> Iterator[tuple[str, bytes]]:
-        """Every key in byte order with its value (code point order of str is byte order of UTF-8)."""
-        if self._keys is None:
-            self._keys = sorted(self._items)
-        for key in self._keys:
-            yield key, self._items[key][0]
+        """Every key in byte order (code point order of str is byte order of UTF-8) with its value.
+
+        Raises Unavailable when a restore takes the state's place meanwhile: both together would not fit into memory.
+        """
+        try:
+            for key, (value, _) in self._picture:
+                yield key, value
+        except DiscardedError as error:
+            raise Unavailable(f"the snapshot was given up: {error}; take another one") from None
 
     def close(self) -> None:
         """Let go of the copy."""
-        self._items, self._keys = {}, []
+        let_go(self._picture)

@@ -42,6 +42,10 @@ class NoSpace(StorageError):
     """The disk's free-space reserve is used up; writes are refused until there is room."""
 
 
+class Unavailable(StorageError):
+    """The data cannot be read or written for a moment: a restore or a snapshot is taking its place. Nothing was changed."""
+
+
 class MembershipRefused(StorageError):
     """A configuration change is not possible or not safe now (unknown id, last voter, another change in flight)."""
 
