@@ -13,6 +13,7 @@ from holdfast.storage.types import (
     OutcomeUnknown,
     PreconditionFailed,
     StorageError,
+    Unavailable,
 )
 
 
@@ -52,6 +53,8 @@ def translate(error: Exception) -> Exception:
         return ApiError(413, str(error))
     if isinstance(error, NoSpace):
         return ApiError(507, str(error))
+    if isinstance(error, Unavailable):
+        return ApiError(503, str(error))
     if isinstance(error, MembershipRefused):
         return ApiError(400, str(error))
     if isinstance(error, StorageError):
