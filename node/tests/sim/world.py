@@ -38,7 +38,7 @@ from holdfast.consensus.types import (
 from tests.sim.disk import PowerLoss, SimDisk
 
 SEGMENT = 96 * 1024
-TIMING = Timing(max_batch=2048, chunk=512, chunk_window=3, compact_bytes=6000, keep_bytes=1500)
+TIMING = Timing(max_batch=2048, chunk=512, chunk_window=3, sync_bytes=700, compact_bytes=6000, keep_bytes=1500)
 
 
 class Violation(AssertionError):
@@ -180,7 +180,7 @@ class Node:
         self.up, self.paused, self._flushing, self._backlog = True, False, False, []
         log, recovered = recovery.recover(self.disk, SEGMENT)
         for name in self.disk.list():
-            if name.startswith(("part-", "tmp-")):
+            if name.startswith("tmp-"):
                 self.disk.remove(name)
         self.machine = SimMachine(self)
         if recovered.snapshot:
@@ -239,6 +239,7 @@ class Node:
         self.raft.log.wal.write(batch)
         self._flushing = False
         self.raft.durable(batch.lsn)
+        self.raft.log.wal.prepare()
 
     def _check(self) -> None:
         raft = self.raft

@@ -119,6 +119,8 @@ class Driver:
                 self._loop.call_soon_threadsafe(self._written, batch.lsn, error)
             except RuntimeError:  # the loop is closed: the process is ending
                 return
+            if not error:
+                self.raft.log.wal.prepare()
 
     def _written(self, lsn: int, error: str) -> None:
         self._flushing = False

@@ -13,7 +13,7 @@ import zlib
 from holdfast.consensus.ports import Disk
 from holdfast.consensus.types import Chunk, ChunkAck, Timing
 
-SYNC_EVERY = 4 * 1024 * 1024  # bytes: many short syncs instead of one that stops the event loop for seconds
+_REREAD = 4 * 1024 * 1024  # bytes of an earlier part file that are hashed in one step
 
 
 class Sender:
@@ -69,33 +69,63 @@ class Sender:
 
 
 class Receiver:
-    """One file on its way in. The part file is renamed only when it is verified and durable."""
+    """One file on its way in. The part file is renamed only when it is verified and durable.
 
-    def __init__(self, file: str, size: int, sha256: str) -> None:
+    A part file that an earlier process left is gone on with: `resume` hashes it again, a piece at a time. What it holds beyond the
+    last sync is not trusted, and should the rest be wrong the hash of the whole says so.
+    """
+
+    def __init__(self, file: str, size: int, sha256: str, sync_bytes: int) -> None:
         self.file = file
         self.size = size
         self.sha256 = sha256
         self.offset = 0
+        self._sync_bytes = sync_bytes
         self._hash = hashlib.sha256()
         self._created = False
         self._synced = 0
+        self._left = 0  # bytes of an earlier part file that are to be hashed again
 
     @property
     def part(self) -> str:
         """The name while it is incomplete."""
         return f"part-{self.file}"
 
+    @property
+    def resuming(self) -> bool:
+        """True while it is not known yet how much of the file is here."""
+        return self._left > 0
+
+    def find(self, disk: Disk) -> None:
+        """Look for a part file to go on with. The last sync was before the newest `sync_bytes` began."""
+        held = disk.size(self.part) if self.part in disk.list() else 0
+        if 0 < held <= self.size:
+            self._left = (held - 1) // self._sync_bytes * self._sync_bytes
+            self._created = self._left > 0
+
+    def resume(self, disk: Disk) -> None:
+        """Hash the next piece of what was found."""
+        data = disk.read(self.part, self.offset, min(self._left, _REREAD))
+        if not data:  # the file has become shorter
+            self._left = 0
+            return
+        self._hash.update(data)
+        self.offset += len(data)
+        self._left -= len(data)
+        self._synced = self.offset
+
     def take(self, disk: Disk, chunk: Chunk) -> bool:
         """Write a chunk that fits exactly; others change nothing. True when the file is whole (not yet verified)."""
         if not self._created:
             disk.create(self.part, 0)
+            disk.sync_dir()  # else a power cut takes the name, and with it all that was synced
             self._created = True
         fits = chunk.offset == self.offset and self.offset + len(chunk.data) <= self.size
         if chunk.data and fits and zlib.crc32(chunk.data) == chunk.crc:
             disk.write(self.part, self.offset, chunk.data)
             self._hash.update(chunk.data)
             self.offset += len(chunk.data)
-            if self.offset - self._synced >= SYNC_EVERY:
+            if self.offset - self._synced >= self._sync_bytes:
                 disk.sync(self.part)
                 self._synced = self.offset
         return self.offset == self.size

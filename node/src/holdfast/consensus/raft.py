@@ -70,6 +70,7 @@ class Raft(StateFiles):
                 self.network.send(peer, chunk)
         if self._restoring is not None and not self._has(self._restoring[2].file):
             self._pull(now)
+        self._resume_part()
         self._compact()
 
     def receive(self, peer: str, message: Message) -> None:

@@ -54,10 +54,17 @@ def recover(disk: Disk, segment_size: int) -> tuple[Wal, Recovered]:
     names = sorted(name for name in disk.list() if name.startswith("wal-"))
     for name in names:
         if not _SEGMENT.fullmatch(name):
-            raise JournalError(f"{name} is not a journal file, but its name begins like one: move it elsewhere")
+            raise JournalError(
+                f"{name} is not a journal file, but its name begins like one: move it out of the directory"
+            )
     scan = _Scan(Recovered([]))
     for name in list(names):
-        data = disk.read(name)
+        try:
+            data = disk.read(name)
+        except OSError as error:
+            raise JournalError(
+                f"{name} cannot be read: {error.strerror or error}; repair the disk, or wipe this server and join it again"
+            ) from None
         last = name == names[-1]
         if last and len(names) > 1 and not _has_head(name, data):
             # The segment was being created when the power went: nothing in it was ever durable. A flush in it would
@@ -75,7 +82,7 @@ def recover(disk: Disk, segment_size: int) -> tuple[Wal, Recovered]:
     result = scan.result
     if not result.entries:
         raise JournalError("the Raft journal has no segments: restore the directory, or wipe it and join again")
-    _check(result)
+    _check(result, names[0])
     tail = result.entries[-1]
     head = Head(
         result.cluster_id,
@@ -125,7 +132,11 @@ def _records(sequence: int, data: bytes) -> Iterator[tuple[int, int, memoryview,
 def _scan_segment(scan: _Scan, name: str, data: bytes, last: bool) -> None:
     sequence = int(name[4:-4])
     if scan.segments and sequence != scan.segments[-1].sequence + 1:
-        raise JournalError(f"{name}: a segment before it is missing; restore it, or wipe this server and join it again")
+        missing = segment_name(scan.segments[-1].sequence + 1)
+        raise JournalError(
+            f"{missing} is missing, the journal goes on at offset 0 of {name}: a segment before it is missing; restore it, "
+            "or wipe this server and join it again"
+        )
     end, prev_index = 0, 1
     for offset, kind, payload, after in _records(sequence, data):
         try:
@@ -139,7 +150,9 @@ def _scan_segment(scan: _Scan, name: str, data: bytes, last: bool) -> None:
             raise JournalError(f"{name}: offset {offset}: {error}; wipe this server and join it again") from None
         end = after
     if end == 0:
-        raise JournalError(f"{name}: no readable header; wipe this server and join it again, or restore the file")
+        raise JournalError(
+            f"{name}: offset 0: no readable header; wipe this server and join it again, or restore the file"
+        )
     damaged = _durable_beyond(sequence, data, end)
     if damaged is not None:
         raise JournalError(
@@ -167,20 +180,27 @@ def _durable_beyond(sequence: int, data: bytes, end: int) -> int | None:
 def _on_head(scan: _Scan, name: str, payload: memoryview) -> int:
     fields: list[Any] = msgpack.unpackb(payload)
     if fields[0] > FORMAT:
-        raise JournalError(f"{name} was written by a newer version (format {fields[0]}): install that version")
+        raise JournalError(f"{name}: offset 0: written by a newer version (format {fields[0]}): install that version")
     _, sequence, cluster_id, node_id, prev_index, prev_term, term, voted, commit, snapshot, removed = fields
     if segment_name(sequence) != name:
-        raise JournalError(f"{name} says it is {segment_name(sequence)}: the files were mixed up; restore them")
+        raise JournalError(
+            f"{name}: offset 0 says it is {segment_name(sequence)}: the files were mixed up; restore them, "
+            "or wipe this server and join it again"
+        )
     result = scan.result
     if not result.entries:
         result.entries.append(Entry(b"\x01", prev_index, prev_term))
         result.cluster_id, result.node_id = cluster_id, node_id
     elif (cluster_id, node_id) != (result.cluster_id, result.node_id):
-        raise JournalError(f"{name} belongs to another server or cluster; restore the right files")
+        raise JournalError(
+            f"{name}: offset 0: it belongs to another server or cluster ({node_id} of {cluster_id}, the segments before it to "
+            f"{result.node_id} of {result.cluster_id}); restore the right files, or wipe this server and join it again"
+        )
     elif result.entries[-1].index != prev_index or result.entries[-1].term != prev_term:
         raise JournalError(
-            f"{name} continues after entry {prev_index}, but the segment before it ends with "
-            f"{result.entries[-1].index}: entries are lost; wipe this server and join it again"
+            f"{name}: offset 0 continues after entry {prev_index}, but {segment_name(scan.segments[-1].sequence)} ends with "
+            f"entry {result.entries[-1].index} at offset {scan.segments[-1].end}: entries are lost; wipe this server and join "
+            "it again"
         )
     result.term, result.voted_for, result.commit = term, voted, max(commit, result.commit)
     result.snapshot = Snapshot.unpack(snapshot) if snapshot else None
@@ -216,11 +236,12 @@ def _apply(result: Recovered, kind: int, payload: memoryview) -> None:
         result.removed = True
 
 
-def _check(result: Recovered) -> None:
+def _check(result: Recovered, first: str) -> None:
     base = result.entries[0].index
     if base > 1 and (result.snapshot is None or result.snapshot.index < base):
         raise JournalError(
-            f"the journal starts after entry {base} but no snapshot covers what was before; wipe this server and join it again"
+            f"{first}: offset 0: the journal starts after entry {base} but no snapshot covers what was before; wipe this server "
+            "and join it again"
         )
     result.commit = max(1, min(result.commit, result.entries[-1].index))
     if result.snapshot is not None:

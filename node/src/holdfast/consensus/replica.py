@@ -106,7 +106,7 @@ class Replica:
         self.machine = StateMachine(self.disk, self.fatal, lambda: self.replaced())
         kept = {recovered.snapshot.file} if recovered.snapshot else set()
         for name in self.disk.list():
-            if name.startswith(("part-", "tmp-", "new-")) or (name.startswith("snap-") and name not in kept):
+            if name.startswith(("tmp-", "new-")) or (name.startswith("snap-") and name not in kept):
                 self.disk.remove(name)
         if recovered.snapshot is not None:
             try:

@@ -74,6 +74,7 @@ class Server(Seam):
         self._restoring: tuple[int, int, t.RestoreFile] | None = None
         self._pull_sent = float("-inf")
         self._receiver: Receiver | None = None
+        self._resume_for = ""  # who asked how much of the file is here
         self._serving: dict[tuple[str, str], Sender] = {}
         self._outbox: deque[tuple[int, str, Message | None, int]] = deque()
         self._garbage: list[tuple[int, str]] = []

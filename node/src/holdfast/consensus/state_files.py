@@ -70,6 +70,13 @@ class StateFiles(Voting):
         for name in self.disk.list():
             if name.startswith("restore-") and name not in pending and name != distributing:
                 self._drop_file(name)
+        self._drop_parts(self._receiver.part if self._receiver else "")
+
+    def _drop_parts(self, kept: str) -> None:
+        """Remove what has come of files that nobody sends any more (a restart may have left it)."""
+        for name in self.disk.list():
+            if name.startswith("part-") and name != kept:
+                self.disk.remove(name)
 
     def _drop_file(self, name: str) -> None:
         """Remove a file once everything logged so far is durable and nobody is being sent it."""
@@ -132,11 +139,16 @@ class StateFiles(Voting):
             wanted = self._restoring is not None and self._restoring[2].file == m.file
             if peer != self.leader_id and not wanted:
                 return
-            if not self.room(0) or self.disk.free() < m.size:
+            receiver = Receiver(m.file, m.size, m.sha256, self.timing.sync_bytes)
+            self._drop_parts(receiver.part)
+            receiver.find(self.disk)
+            held = self.disk.size(receiver.part) if receiver.resuming else 0
+            if not self.room(0) or self.disk.free() + held < m.size:
                 return
-            if receiver is not None and receiver.part in self.disk.list():
-                self.disk.remove(receiver.part)
-            receiver = self._receiver = Receiver(m.file, m.size, m.sha256)
+            self._receiver = receiver
+        if receiver.resuming:
+            self._resume_for = peer
+            return
         try:
             whole = receiver.take(self.disk, m) and receiver.finish(self.disk)
         except OSError as error:  # a full disk: give the space back, the sender asks again
@@ -151,6 +163,23 @@ class StateFiles(Voting):
                 self._begin_restore()
             return
         self.network.send(peer, t.ChunkAck(m.file, receiver.offset, False))
+
+    def _resume_part(self) -> None:
+        """Read a piece of what an earlier process received of the file that is being sent; then say how far it is."""
+        receiver = self._receiver
+        if receiver is None or not receiver.resuming:
+            return
+        try:
+            receiver.resume(self.disk)
+        except OSError as error:
+            logger.error("part file not readable", extra={"fields": {"file": receiver.part, "error": error.strerror}})
+            self._receiver = None
+            self.disk.remove(receiver.part)
+            return
+        if not receiver.resuming:
+            fields = {"file": receiver.file, "bytes": receiver.offset, "of": receiver.size}
+            logger.info("transfer of a state file resumed", extra={"fields": fields})
+            self.network.send(self._resume_for, t.ChunkAck(receiver.file, receiver.offset, False))
 
     def _on_chunk_ack(self, peer: str, m: t.ChunkAck, now: float) -> None:
         sender = self._serving.get((peer, m.file))

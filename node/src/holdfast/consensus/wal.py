@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The write-ahead log on disk: records, segments, recovery. Repairs faults B4, B11 and B12.
 
-A segment is `wal-<sequence>.seg`, its bytes reserved when it is created. Records follow each other:
+A segment is `wal-<sequence>.seg`, its bytes reserved when it is created; it is made of a spare file, which is a used segment or was
+made ahead of time (`prepare`), so that the flush that begins it need not wait for room. Records follow each other:
 `u32 length | u32 crc | u8 type | payload`, little-endian; the CRC is seeded with the segment's sequence number, so what is left
 in a recycled file never looks like a record. The first record of a segment is its HEAD and repeats all that older segments say
 besides entries, which is why they can go once a snapshot covers their entries. Every flush begins with a FLUSH record that
@@ -11,7 +12,9 @@ and is cut; before it, it is damage, and the server refuses to start.
 
 from __future__ import annotations
 
+import contextlib
 import struct
+import threading
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +32,8 @@ U64 = struct.Struct("<Q")
 MAGIC = b"\x9dHFflush"
 _FLUSH_SIZE = RECORD.size + len(MAGIC) + U64.size
 SPARE = "spare-"
+SPARES = 4  # used segments kept for the next ones: as many as one compaction frees, so that none is ever made anew
+NEXT = SPARE + "next.seg"
 MARGIN = 256 * 1024 * 1024  # free bytes that a snapshot may be about to take
 SLACK = 64 * 1024  # kept free at the end of a segment for terms and votes when the disk is full
 
@@ -112,7 +117,7 @@ class Wal:
     """Buffers records on the event loop (`append`, `take`) and writes them in the journal's thread (`write`).
 
     `append` and `take` touch only the buffer, `write` only segments and disk: the two sides share nothing but batches
-    (`capacity` peeks at the current segment's end, which may be one flush old).
+    (`capacity` peeks at the current segment's end, which may be one flush old, and makes a spare under the same lock as `prepare`).
     """
 
     def __init__(self, disk: Disk, head: Head, segments: list[Segment], segment_size: int) -> None:
@@ -125,6 +130,8 @@ class Wal:
         self.lsn = 0
         self._segments = segments
         self._segment_size = segment_size
+        self._spare_lock = threading.Lock()
+        self._prepared = 0  # the segment after which a spare is known to be there
 
     # --- the event loop's side ---
 
@@ -213,25 +220,46 @@ class Wal:
         left = max(0, segment.size - segment.end - self._buffered - SLACK)
         if free >= MARGIN + size:
             return left + (free - MARGIN) // size * (size // 2)
-        spare = any(self._disk.size(n) >= size for n in self._disk.list() if n.startswith(SPARE))
-        if not spare and free >= size:
-            try:
-                self._disk.create(SPARE + "next.seg", size)
-                spare = True
-            except OSError:  # somebody else has taken the room: nothing is promised then
-                return left
-        return max(left, size // 2) if spare else left
+        if not self._spare_lock.acquire(blocking=False):  # one is being made: ask again in a moment
+            return left
+        try:
+            if not self._spare(size):
+                if free < size:
+                    return left
+                self._disk.create(NEXT, size)
+        except OSError:  # somebody else has taken the room: nothing is promised then
+            return left
+        finally:
+            self._spare_lock.release()
+        return max(left, size // 2)
+
+    def prepare(self) -> None:
+        """Make a spare ahead of time, when there is none and plenty of room; the journal's thread calls it between flushes."""
+        segment, size = self._segments[-1], self._segment_size
+        if segment.sequence == self._prepared or segment.end < segment.size // 2:
+            return
+        with self._spare_lock, contextlib.suppress(OSError):  # the flush that needs the room will say what is wrong
+            if not self._spare(size):
+                if self._disk.free() < MARGIN + size:
+                    return
+                self._disk.create(NEXT, size)
+            self._prepared = segment.sequence
+
+    def _spare(self, size: int) -> str | None:
+        """The name of a spare of at least `size` bytes."""
+        return next((n for n in self._disk.list() if n.startswith(SPARE) and self._disk.size(n) >= size), None)
 
     def _roll(self, batch: Batch) -> Segment:
         sequence = self._segments[-1].sequence + 1
         name = segment_name(sequence)
         size = max(self._segment_size, batch.size + 4096 + SLACK)
         head = record(sequence, HEAD, batch.head.pack(sequence))
-        spares = [n for n in self._disk.list() if n.startswith(SPARE)]
-        if spares and self._disk.size(spares[0]) >= size:
-            self._disk.rename(spares[0], name)
-        else:
-            self._disk.create(name, size)
+        with self._spare_lock:
+            spare = self._spare(size)
+            if spare is not None:
+                self._disk.rename(spare, name)
+            else:
+                self._disk.create(name, size)
         self._disk.write(name, 0, head)
         self._disk.sync(name)
         self._disk.sync_dir()
@@ -242,9 +270,12 @@ class Wal:
     def _drop(self, index: int) -> None:
         """Recycle segments whose entries are all below `index` (the next segment then starts at or below it)."""
         changed = False
+        kept = SPARES if self._disk.free() >= MARGIN else 1  # a nearly full disk needs the room for a snapshot
         while len(self._segments) > 1 and self._segments[1].prev_index < index:
-            old = segment_name(self._segments.pop(0).sequence)
-            if any(n.startswith(SPARE) for n in self._disk.list()):
+            gone = self._segments.pop(0)
+            old = segment_name(gone.sequence)
+            spares = sum(n.startswith(SPARE) for n in self._disk.list())
+            if spares >= kept or gone.size != self._segment_size:
                 self._disk.remove(old)
             else:
                 self._disk.rename(old, SPARE + old)

@@ -85,11 +85,11 @@ def read(path: Path, pause: Callable[[], None] = lambda: None) -> Iterator[tuple
         while True:
             head = file.read(_HEAD.size)
             if len(head) != _HEAD.size:
-                raise StateFileError(f"{path.name} ends too early")
+                raise StateFileError(f"{path.name} ends too early, at offset {whole}")
             length, crc = _HEAD.unpack(head)
             if length == 0:
                 if crc != count & 0xFFFFFFFF:
-                    raise StateFileError(f"{path.name} lacks entries")
+                    raise StateFileError(f"{path.name} lacks entries before its end at offset {file.tell()}")
                 if file.tell() != whole:
                     raise StateFileError(f"{path.name} goes on after its end at offset {file.tell()}")
                 return

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import random
+import re
 from collections.abc import Callable
 
 import pytest
@@ -109,6 +110,9 @@ class Workload:
             if log.pending:
                 log.write(log.take())
             self.synced = self.noted
+            log.prepare()
+            if self.rng.random() < 0.1:
+                log.capacity(SEGMENT)  # a nearly full disk: the event loop makes the spare
 
 
 def opened(seed: int) -> tuple[SimDisk, wal.Wal]:
@@ -239,9 +243,8 @@ def test_bit_rot_in_every_region_is_refused_with_file_and_offset() -> None:
                 with pytest.raises(JournalError) as caught:
                     recovery.recover(disk, SEGMENT)
                 said = str(caught.value)
-                assert "wal-" in said, said
-                assert any(word in said for word in ("offset", "entries are lost", "no readable header")), said
-                assert "wipe this server" in said or "restore" in said
+                assert re.match(r"wal-\d{16}\.seg: offset \d+", said), said
+                assert "wipe this server and join it again" in said
             disk.write(name, 0, pristine[name])
     assert recovery.recover(disk, SEGMENT)[1].entries == whole
 
@@ -302,7 +305,7 @@ def test_a_segment_of_another_server_is_refused() -> None:
     new = wal.segment_name(sequence + 1)
     disk.create(new, SEGMENT)
     disk.write(new, 0, wal.record(sequence + 1, wal.HEAD, head.pack(sequence + 1)))
-    with pytest.raises(JournalError, match=f"{new} belongs to another server or cluster"):
+    with pytest.raises(JournalError, match=f"{new}: offset 0: it belongs to another server or cluster"):
         recovery.recover(disk, SEGMENT)
 
 
@@ -352,7 +355,7 @@ def test_recycled_files_never_bring_old_records_back() -> None:
             assert all(e.command == b"\x00" + e.index.to_bytes(4, "big") * 30 for e in recovered.entries[1:])
     names = disk.list()
     assert len([n for n in names if n.startswith("wal-")]) < 6  # old segments go
-    assert len([n for n in names if n.startswith(wal.SPARE)]) <= 1
+    assert 1 <= len([n for n in names if n.startswith(wal.SPARE)]) <= wal.SPARES
 
 
 def test_a_cut_below_a_segment_that_is_gone() -> None:
