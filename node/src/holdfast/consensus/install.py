@@ -26,6 +26,7 @@ class Sender:
         self.acked = -1  # -1: the receiver has not said yet how far it is
         self.sent = 0
         self.complete = False
+        self.begun = False  # the receiver holds some of it
         self._sent_at = float("-inf")
 
     def due(self, disk: Disk, now: float, timing: Timing) -> list[Chunk]:
@@ -56,6 +57,7 @@ class Sender:
         """The receiver said how far it is."""
         if ack.complete:
             self.complete = True
+        self.begun = self.begun or ack.offset > 0
         if ack.offset != self.acked:
             if ack.offset < self.acked or self.acked < 0 or ack.offset > self.sent:
                 self.sent = ack.offset  # the receiver starts again, or knows more

@@ -186,6 +186,8 @@ class Leadership:
 
     def _send_snapshot(self, peer: str, progress: Progress, now: float) -> None:
         raft = self.raft
+        if raft.snapshot is not self._snapshots[peer][0] and not self._snapshots[peer][1].begun:
+            self._start_snapshot(peer, progress)  # it was away, and a newer one has been made since
         snapshot, sender, asked = self._snapshots[peer]
         if sender.complete:
             if now - asked >= raft.timing.resend * 2:
