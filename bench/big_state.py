@@ -27,10 +27,10 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "node"))
 sys.path.insert(0, str(ROOT / "node" / "src"))
 
-import urllib3  # noqa: E402
-from holdfast.snapshot.archive import ArchiveReader, ArchiveWriter, Meta  # noqa: E402
-from holdfast.state.records import EntryDecoder, encode_entry, encoded_size  # noqa: E402
-from tests.process.harness import LocalCluster, Server, wait_for  # noqa: E402
+import urllib3
+from holdfast.snapshot.archive import ArchiveReader, ArchiveWriter, Meta
+from holdfast.state.records import EntryDecoder, encode_entry, encoded_size
+from tests.process.harness import LocalCluster, Server, wait_for
 
 MIB = 1024 * 1024
 AWAY = 120 * MIB  # written while a server is away: more than a leader keeps of its log
@@ -350,7 +350,9 @@ def main() -> int:
     if shutil.disk_usage(options.folder or tempfile.gettempdir()).free < 12 * options.mib * MIB + 4096 * MIB:
         print(f"not enough free disk for {options.mib} MiB of state in three servers", file=sys.stderr)
         return 1
-    print(f"{options.mib} MiB in values of {options.value} bytes; memory in MiB of n1 · n2 · n3: before/most/after (beside)")
+    print(
+        f"{options.mib} MiB in values of {options.value} bytes; memory in MiB of n1 · n2 · n3: before/most/after (beside)"
+    )
     print("| step | time | memory | no answer, s | no good read / write, s | other answers | elections | disk MiB |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory(dir=options.folder) as name:

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import time
 
-_WORK = 0.002  # seconds of work between pauses
+_WORK = 0.004  # seconds of work between pauses
 _REST = 0.001
 
 
 class Pace:
-    """Call it between pieces of work: every 2 ms it sleeps for 1 ms, during which other threads have the interpreter.
+    """Call it between pieces of work: every 4 ms it sleeps for 1 ms, during which other threads have the interpreter.
 
     Without the sleep a thread that wants it waits 5 ms (`sys.getswitchinterval`), and again after each of its system calls.
     """
