@@ -5,28 +5,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from sortedcontainers import SortedDict
-
+from holdfast.state.leaves import Leaves
 from holdfast.storage.types import Item, Op, PreconditionFailed, Put
 
 
 class InmemStorage:
-    """A `Storage` in one dictionary; revisions count commits."""
+    """A `Storage` in one map; revisions count commits."""
 
     storage_type = "inmem"
 
     def __init__(self) -> None:
-        self._items: SortedDict[str, Item] = SortedDict()
+        self._items = Leaves()
         self._revision = 0
 
     def get(self, key: str) -> Item | None:
         """The value at `key`, or None."""
-        return self._items.get(key)
+        found = self._items.get(key)
+        return Item(*found) if found else None
 
     def scan(self, prefix: str) -> Iterator[str]:
         """Every key that starts with `prefix`, sorted (a copy: safe against changes while iterating)."""
         keys = []
-        for key in self._items.irange(prefix):
+        for key in self._items.keys_from(prefix):
             if not key.startswith(prefix):
                 break
             keys.append(key)
@@ -44,15 +44,15 @@ class InmemStorage:
     async def commit(self, ops: Sequence[Op], preconditions: Mapping[str, int] | None = None) -> int:
         """Apply `ops` at once; raises PreconditionFailed before anything changes."""
         for key, revision in (preconditions or {}).items():
-            item = self._items.get(key)
+            item = self.get(key)
             if (item.revision if item else 0) != revision:
                 raise PreconditionFailed(key)
         self._revision += 1
         for op in ops:
             if isinstance(op, Put):
-                self._items[op.key] = Item(op.value, self._revision)
+                self._items.put(op.key, (op.value, self._revision))
             else:
-                self._items.pop(op.key, None)
+                self._items.delete(op.key)
         return self._revision
 
     async def read_barrier(self) -> None:
