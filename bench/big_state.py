@@ -2,9 +2,10 @@
 """A large state in three real servers: memory, seconds and silence of every step that moves the whole of it.
 
 `python -m bench.big_state [--mib N] [--value BYTES] [--steps NAME,…] [--folder DIR]`. For each step: seconds, resident MiB of every
-server before, at most (VmHWM) and after, and beside the state (at most, less the larger of before and after); the longest time
-without an answer, and without a good one, to reads and writes at the leader; and how often leadership moved. Needs free disk of about
-twelve times the state; everything is removed at the end.
+server before, at most (VmHWM) and after, and what that is more than the state itself; the longest time
+without an answer, and without a good one, to reads and writes at the leader; the slowest answer of every server to sys/health (its
+event loop stood still so long); how often leadership moved; and the most that a server had on disk. Needs free disk of about twelve
+times the state; everything is removed at the end.
 """
 
 from __future__ import annotations
@@ -131,26 +132,37 @@ class BigState:
             while not stop.wait(0.5):
                 disk = max(disk, max(used(s.data) for s in self.servers))
 
-        watcher = threading.Thread(target=watch)
-        watcher.start()
+        slowest = dict.fromkeys(self.servers, 0.0)
+
+        def ask(server: Server) -> None:
+            while not stop.wait(0.05):
+                asked = time.monotonic()
+                if server.get("sys/health", timeout=30.0).status:
+                    slowest[server] = max(slowest[server], time.monotonic() - asked)
+
+        watchers = [threading.Thread(target=watch), *(threading.Thread(target=ask, args=(s,)) for s in self.servers)]
+        for watcher in watchers:
+            watcher.start()
         with Probe(self.cluster, leader) as probe:
             started = time.monotonic()
             counted = work(probe)
             took = counted if counted is not None else time.monotonic() - started
         stop.set()
-        watcher.join()
+        for watcher in watchers:
+            watcher.join()
         cells = []
         for server in self.servers:
             after, most = status_of(server, "VmRSS"), status_of(server, "VmHWM")
             same = server in before and server.process is not None and server.process.pid == pids[server]
             first = before[server] if same else 0
-            beside = (most - max(first, after)) / 1024
+            beside = (most - (first if first > after // 2 else after)) / 1024  # else: the step has made the state
             cells.append(f"{first // 1024}/{most // 1024}/{after // 1024} (+{beside:.0f})")
         quiet = probe.silence
+        health = " · ".join(f"{slowest[s]:.2f}" for s in self.servers)
         others = ", ".join(f"{count}× {code or 'none'}" for code, count in sorted(probe.others.items())) or "none"
         row = (
             f"| {name} | {took:.1f} s | {' · '.join(cells)} | {quiet['answer']:.2f} | {quiet['read']:.2f} / "
-            f"{quiet['write']:.2f} | {others} | {self._led() - led} | {disk / MIB:.0f} |"
+            f"{quiet['write']:.2f} | {health} | {others} | {self._led() - led} | {disk / MIB:.0f} |"
         )
         print(row, flush=True)
         self.rows.append(row)
@@ -353,8 +365,10 @@ def main() -> int:
     print(
         f"{options.mib} MiB in values of {options.value} bytes; memory in MiB of n1 · n2 · n3: before/most/after (beside)"
     )
-    print("| step | time | memory | no answer, s | no good read / write, s | other answers | elections | disk MiB |")
-    print("|---|---|---|---|---|---|---|---|", flush=True)
+    print(
+        "| step | time | memory | no answer, s | no good read / write, s | slowest health, s | others | elections | disk MiB |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         bench = BigState(Path(name), options.mib, options.value)
         try:

@@ -31,6 +31,7 @@ from holdfast.state.records import decode_entries
 log = logging.getLogger("holdfast.raft")
 
 _KEPT = "core/"  # how this server is unsealed: it answers for that while everything else is replaced
+_PATIENCE = 1.0  # seconds that a read waits for a state that is being replaced
 _M_ARENA_MAX = -8
 _Load = Callable[[Callable[[], None]], Iterator[tuple[str, Value]]]
 
@@ -151,6 +152,7 @@ class StateMachine:
 
     async def _replace(self, load: _Load, done: Callable[[], None], name: str) -> None:
         self._whole.clear()
+        self._loop.call_later(_PATIENCE, self._refuse_reads)
         self.state, old = self.state.end(_KEPT)
         pictures = [old, *self._pictures]  # a snapshot or a download under way would keep the old state in memory
         started = time.monotonic()
@@ -174,6 +176,12 @@ class StateMachine:
         done()
         self._replaced()
         self.post()
+
+
+    def _refuse_reads(self) -> None:
+        leading = self.raft.leadership
+        if self.replacing and leading is not None:
+            leading.reads.fail()
 
 
 def let_go(frozen: Frozen) -> None:

@@ -63,7 +63,7 @@ class Reads:
             done(True)
 
     def fail(self) -> None:
-        """Leadership is lost: nobody may read."""
+        """Nobody may read: leadership is lost, or the state will not be there for a while."""
         reads = self._waiting + (self._round[2] if self._round else []) + [done for _, done in self._confirmed]
         self._waiting, self._round, self._confirmed = [], None, []
         for done in reads:

@@ -38,6 +38,7 @@ from holdfast.storage.types import (
 log = logging.getLogger("holdfast.storage.raft")
 
 MAX_KEY = 32768  # bytes, OpenBao's limit
+_REPLACING = "the data is being replaced by a snapshot: try again in a moment"
 _PATIENCE = 1.0  # seconds that a request waits for a state that is being replaced
 T = TypeVar("T")
 
@@ -167,7 +168,7 @@ class RaftStore:
     async def _settled(self, running: Replica) -> None:
         """A small state is replaced in a moment; for a large one the client has to come again."""
         if not await running.machine.whole(_PATIENCE):
-            raise Unavailable("the data is being replaced by a snapshot: try again in a moment")
+            raise Unavailable(_REPLACING)
 
     async def _translate(self, work: Awaitable[T]) -> T:
         try:
@@ -189,6 +190,8 @@ class RaftStore:
         try:
             await running.read_barrier()
         except t.NotLeaderError as error:
+            if running.machine.replacing:  # it waited for a restore that takes longer
+                raise Unavailable(_REPLACING) from None
             raise NotLeader(str(error)) from None
 
     def has_state(self) -> bool:

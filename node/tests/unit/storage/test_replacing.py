@@ -111,6 +111,26 @@ async def test_a_request_waits_for_a_state_that_is_replaced_quickly(
     assert storage.list("") == ["a", "b"]
 
 
+async def test_a_read_on_its_way_is_refused_when_the_new_state_takes_long(
+    group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "_PATIENCE", 0.2)
+    storage = await group.first()
+
+    async def at_once(_running: object) -> None:
+        """As if the replacement began right after the read came in."""
+
+    monkeypatch.setattr(storage, "_settled", at_once)
+    gate = Gate(monkeypatch)
+    task = await begin_restore(storage, tmp_path / "s", encode_entry("a", b"1") + encode_entry("b", b"2"))
+    await until(gate.reached.is_set)
+    with pytest.raises(Unavailable, match="being replaced"):
+        await storage.read_barrier()
+    gate.open.set()
+    await task
+    await storage.read_barrier()
+
+
 async def test_a_snapshot_that_is_being_written_gives_the_old_state_up(
     group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
