@@ -224,6 +224,11 @@ class Leadership:
         self.restore = None
         self._restores.clear()
 
+    def installing(self, now: float) -> bool:
+        """True while a server that is there is being sent a snapshot: it will need what was logged since."""
+        limit = self.raft.timing.quorum
+        return any(now - self.progress[peer].acked_at < limit for peer in self._snapshots if peer in self.progress)
+
     def files_in_use(self) -> set[str]:
         """Names of files that are being sent."""
         names = {file for _, file in self._restores}

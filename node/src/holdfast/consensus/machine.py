@@ -177,7 +177,6 @@ class StateMachine:
         self._replaced()
         self.post()
 
-
     def _refuse_reads(self) -> None:
         leading = self.raft.leadership
         if self.replacing and leading is not None:

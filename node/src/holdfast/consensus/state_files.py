@@ -50,7 +50,10 @@ class StateFiles(Voting):
         if snapshot.index < self.log.first or (self.snapshot and snapshot.index <= self.snapshot.index):
             self._drop_file(snapshot.file)
             return
-        self.log.snapshot_saved(snapshot, self.timing.keep_bytes)  # logged before the old file may go
+        # A large snapshot takes so long that under load the log would have gone on without who receives it, again and again.
+        installing = self.leadership is not None and self.leadership.installing(self.clock())
+        keep = self.timing.keep_bytes * (4 if installing else 1)
+        self.log.snapshot_saved(snapshot, keep)  # logged before the old file may go
         self._replace_snapshot(snapshot)
         self.history.compact(min(snapshot.index, self.log.first))
         self._drop_old_files()
@@ -63,7 +66,7 @@ class StateFiles(Voting):
     def _drop_old_files(self) -> None:
         pending = {
             msgpack.unpackb(e.command[1:])[0]
-            for e in self.log[max(0, (self.snapshot.index if self.snapshot else 0) - self.log.first) :]
+            for e in self.log[max(0, self.snapshot.index + 1 - self.log.first if self.snapshot else 0) :]
             if e.command[0] == t.RESTORE
         }
         distributing = self.leadership.restore.file if self.leadership and self.leadership.restore else None

@@ -11,9 +11,9 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 
-LEAF = 64  # keys a leaf holds at most
-_FILL = 48  # keys of a leaf that is built in order: the first inserts need not split it
-_PIECE = 16  # leaves let go of at once: about half a millisecond
+LEAF = 32  # keys a leaf holds at most
+_FILL = 24  # keys of a leaf that is built in order: the first inserts need not split it
+_PIECE = 32  # leaves let go of at once: about half a millisecond
 
 Value = tuple[bytes, int]  # stored bytes and revision
 Leaf = tuple[tuple[str, ...], tuple[Value, ...]]

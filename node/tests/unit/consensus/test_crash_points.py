@@ -129,3 +129,35 @@ def test_installation_of_a_snapshot_and_what_a_restart_makes_of_it() -> None:
         assert not [n for n in late.disk.list() if n.startswith("part-")] or part
         resumed += part
     assert resumed > 10
+
+
+def test_the_log_waits_for_who_is_being_sent_a_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a server that needs longer for a snapshot than the log lasts would get one snapshot after the other for ever."""
+
+    def kept(there: bool) -> int:
+        world = World(21, servers=3)
+        while world.leader() is None:
+            world.run(world.now + 0.1)
+        write(world, 10)
+        leader = world.leader()
+        assert leader is not None
+        late = next(n for n in world.nodes.values() if n is not leader)
+        late.crash()
+        write(world, 60)
+        if there:
+            with monkeypatch.context() as patch:
+                patch.setattr("holdfast.consensus.install.Sender.due", lambda *_: [])  # it never gets on
+                late.start()
+                write(world, 60)
+        else:
+            write(world, 60)
+        assert world.leader() is leader
+        leader.raft.request_snapshot()
+        with monkeypatch.context() as patch:
+            patch.setattr("holdfast.consensus.install.Sender.due", lambda *_: [])
+            world.run(world.now + 1.0)
+        size: int = leader.raft.log.bytes
+        return size
+
+    assert kept(False) <= sim.TIMING.keep_bytes + VALUE + 60
+    assert sim.TIMING.keep_bytes * 2 < kept(True) <= sim.TIMING.keep_bytes * 4 + VALUE + 60

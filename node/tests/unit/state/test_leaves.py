@@ -16,7 +16,7 @@ KEYS = st.text(alphabet="abc/", min_size=0, max_size=3)
 STEPS = st.lists(st.tuples(st.sampled_from(["put", "put", "put", "delete", "freeze"]), KEYS), max_size=200)
 
 
-@pytest.fixture(params=[(4, 3), (5, 2), (64, 48)])
+@pytest.fixture(params=[(4, 3), (5, 2), (32, 24)])
 def _small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leaves, "LEAF", request.param[0])
     monkeypatch.setattr(leaves, "_FILL", request.param[1])

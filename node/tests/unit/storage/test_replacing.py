@@ -173,3 +173,19 @@ async def test_a_verified_file_that_cannot_be_loaded_stops_the_server(group: Gro
     task.cancel()
     with pytest.raises((asyncio.CancelledError, StorageError)):
         await task
+
+
+async def test_a_restore_file_goes_with_the_snapshot_that_covers_it(group: Group, tmp_path: Path) -> None:
+    """The snapshot that follows is usually of the very index of the restore."""
+    storage = await group.first()
+    await (await begin_restore(storage, tmp_path / "s", encode_entry("a", b"1")))
+    running = storage._replica
+    assert running is not None
+    await until(lambda: running.raft.snapshot is not None)
+    await storage.flush()
+    await storage.commit([Put("b", b"2")])
+    await until(lambda: not list((group.folder / "n1" / "raft").glob("restore-*")))
+    await storage.stop()
+    again = group.storage("n1")
+    await again.start()
+    assert again.list("") == ["a", "b"]
