@@ -96,7 +96,9 @@ class StateMachine:
         task.add_done_callback(self._tasks.discard)
 
     async def stop(self) -> None:
-        """Wait for what is under way."""
+        """Give up snapshots that are being written (the log is kept), and wait for what else is under way."""
+        for picture in list(self._pictures):
+            _discard(picture, lambda: None)  # nothing is freed: the state holds it all
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     # --- snapshots ---

@@ -162,6 +162,40 @@ async def test_a_snapshot_that_is_being_written_gives_the_old_state_up(
     assert group.fatal == []
 
 
+async def test_a_stop_does_not_wait_for_a_snapshot(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its record could no longer reach the journal, so the file would be thrown away at the next start."""
+    storage = await group.first()
+    await storage.commit([Put(f"k{n}", bytes(900)) for n in range(1000)])
+    running = storage._replica
+    assert running is not None
+    writing, go_on = threading.Event(), threading.Event()
+    real: Any = machine.files.write
+    pieces = 0
+
+    def slow(path: Path, items: Any, pause: Any) -> Any:
+        def hold() -> None:
+            nonlocal pieces
+            pieces += 1
+            writing.set()
+            assert go_on.wait(20)
+
+        return real(path, items, hold)
+
+    monkeypatch.setattr(machine.files, "write", slow)
+    running.raft.request_snapshot()
+    await until(writing.is_set)
+    picture = next(iter(running.machine._pictures))
+    stopping = asyncio.create_task(storage.stop())
+    await until(lambda: picture._leaves is None)
+    go_on.set()
+    await stopping
+    assert pieces < 4
+    assert not list((group.folder / "n1" / "raft").glob("*snap-*"))
+    again = group.storage("n1")
+    await again.start()
+    assert len(again.list("")) == 1000
+
+
 async def test_a_verified_file_that_cannot_be_loaded_stops_the_server(group: Group, tmp_path: Path) -> None:
     storage = await group.first()
     await storage.commit([Put("old", b"1")])
