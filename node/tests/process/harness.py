@@ -73,6 +73,7 @@ class Server:
         self.address = f"{'https' if tls else 'http'}://127.0.0.1:{self.api_port}"
         self.process: subprocess.Popen[bytes] | None = None
         self.token = ""
+        self.environment: dict[str, str] = {}  # beside this process's own
         self.config = folder / "config.json"
         self.log = folder / "log"
         trust = {"ca_certs": str(tls[0])} if tls else {}
@@ -97,7 +98,7 @@ class Server:
         )
 
     def start(self) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+        environment = {**os.environ, "PYTHONPATH": str(SOURCE), **self.environment}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "holdfast", "server", f"-config={self.config}"],

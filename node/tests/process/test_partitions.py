@@ -93,8 +93,8 @@ class Network:
 class FarServer(Server):
     """A server in a namespace of its own."""
 
-    def __init__(self, folder: Path, node_id: str, network: Network) -> None:
-        super().__init__(folder, node_id)
+    def __init__(self, folder: Path, node_id: str, network: Network, tls: tuple[Path, Path] | None = None) -> None:
+        super().__init__(folder, node_id, None, tls)
         self._namespace = network.names[node_id]
         address = network.addresses[node_id]
         self.address = self.address.replace("127.0.0.1", address)
@@ -107,12 +107,12 @@ class FarServer(Server):
 
 
 class FarCluster(LocalCluster):
-    def __init__(self, folder: Path, network: Network) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path, network: Network, tls: tuple[Path, Path] | None = None) -> None:
+        super().__init__(folder, tls)
         self.network = network
 
     def add(self, node_id: str, data: Path | None = None) -> Server:
-        server = self.servers[node_id] = FarServer(self.folder / node_id, node_id, self.network)
+        server = self.servers[node_id] = FarServer(self.folder / node_id, node_id, self.network, self.tls)
         server.token = self.token
         server.start()
         return server
