@@ -233,10 +233,12 @@ class Kv2:
             touched = False
             for number in numbers(metadata):
                 version = metadata.versions.get(number)
-                if version is None or version.destroyed or (deleted and version.gone()):
+                if version is None or version.destroyed or (deleted and version.deleted):
                     continue
                 if deleted or version.deletion_time:
-                    version.deletion_time = now if deleted else ""
+                    if not (deleted and version.gone()):  # else it keeps the time when it deleted itself
+                        version.deletion_time = now if deleted else ""
+                    version.deleted = deleted
                     touched = True
             return ([Put("metadata/" + path, metadata.to_bytes())], None) if touched else None
 

@@ -12,6 +12,7 @@ from holdfast.engines.fields import format_duration
 from holdfast.engines.types import EngineError
 
 DEFAULT_MAX_VERSIONS = 10
+_DESTROYED, _DELETED = 1, 2  # marks in a version's record
 _MAX_CUSTOM_KEYS, _MAX_CUSTOM_KEY, _MAX_CUSTOM_VALUE = 64, 128, 512
 
 
@@ -46,17 +47,30 @@ class Config:
 
 @dataclass(slots=True)
 class Version:
-    """One version's record; times are RFC 3339, `deletion_time` "" for not deleted (it may lie in the future)."""
+    """One version's record; times are RFC 3339, `deletion_time` "" for not deleted (it may lie in the future).
+
+    `deleted`: by a request. It holds whatever the time is: a later leader's clock may be behind that of the one who took it.
+    """
 
     created_time: str
     deletion_time: str = ""
     destroyed: bool = False
+    deleted: bool = False
 
     def gone(self) -> bool:
         """Deleted or destroyed as of now."""
-        if self.destroyed:
+        if self.destroyed or self.deleted:
             return True
         return bool(self.deletion_time) and datetime.fromisoformat(self.deletion_time) <= datetime.now(UTC)
+
+    def record(self) -> tuple[str, str, int]:
+        """The stored form."""
+        return self.created_time, self.deletion_time, self.destroyed * _DESTROYED | self.deleted * _DELETED
+
+    @classmethod
+    def from_record(cls, created_time: str, deletion_time: str, marks: int) -> Version:
+        """The inverse of `record`."""
+        return cls(created_time, deletion_time, bool(marks & _DESTROYED), bool(marks & _DELETED))
 
     def as_dict(self) -> dict[str, Any]:
         """The three fields of the API."""
@@ -94,10 +108,7 @@ class Metadata:
                 "cas_required": self.cas_required,
                 "delete_version_after": self.delete_version_after,
                 "custom_metadata": self.custom_metadata,
-                "versions": {
-                    number: (version.created_time, version.deletion_time, int(version.destroyed))
-                    for number, version in self.versions.items()
-                },
+                "versions": {number: version.record() for number, version in self.versions.items()},
             }
         )
 
@@ -105,10 +116,7 @@ class Metadata:
     def from_bytes(cls, value: bytes) -> Metadata:
         """The inverse of `to_bytes`."""
         fields = stored.decode(value)
-        fields["versions"] = {
-            int(number): Version(created, deleted, bool(destroyed))
-            for number, (created, deleted, destroyed) in fields["versions"].items()
-        }
+        fields["versions"] = {int(number): Version.from_record(*record) for number, record in fields["versions"].items()}
         return cls(**fields)
 
     def version_dict(self, number: int) -> dict[str, Any]:
@@ -176,8 +184,7 @@ def find_version(value: bytes, number: int) -> Found | None:
     record = fields["versions"].get(str(number))
     if record is None:
         return None
-    created, deleted, destroyed = record
-    return Found(number, Version(created, deleted, bool(destroyed)), fields["custom_metadata"])
+    return Found(number, Version.from_record(*record), fields["custom_metadata"])
 
 
 def _about(number: int, version: Version, custom: dict[str, str] | None) -> dict[str, Any]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.engines import kv2_model
+from holdfast.engines import kv2, kv2_model
 from holdfast.engines.kv2 import Kv2
 from holdfast.engines.types import Call, EngineError
 from holdfast.storage.inmem import InmemStorage
@@ -162,20 +163,51 @@ async def test_metadata(kv2: Any) -> None:
     assert (await kv2("read", "metadata/a"))[1]["custom_metadata"] is None
 
 
-async def test_versions_that_delete_themselves(kv2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def set_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Move the clock of the leader: hours from the true time."""
+
+    def move(hours: float) -> None:
+        class Moved(datetime.datetime):
+            @classmethod
+            def now(cls, tz: datetime.tzinfo | None = None) -> Moved:
+                return cls.fromtimestamp(time.time() + hours * 3600, tz)
+
+        for module in (kv2, kv2_model):
+            monkeypatch.setattr(module, "datetime", Moved)
+
+    return move
+
+
+async def test_versions_that_delete_themselves(kv2: Any, set_clock: Callable[[float], None]) -> None:
     await kv2("update", "metadata/a", delete_version_after="1h")
     _, data = await kv2("update", "data/a", data={"x": 1})
     assert data["deletion_time"] > data["created_time"]
     assert (await kv2("read", "data/a"))[0] == 200
-    later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=2)
-
-    class Later(datetime.datetime):
-        @classmethod
-        def now(cls, tz: datetime.tzinfo | None = None) -> Later:
-            return cls.fromtimestamp(later.timestamp(), tz)
-
-    monkeypatch.setattr(kv2_model, "datetime", Later)
+    set_clock(2)
     assert (await kv2("read", "data/a"))[0] == 404
+
+
+async def test_what_was_deleted_stays_so_under_a_leader_whose_clock_is_behind(
+    kv2: Any, set_clock: Callable[[float], None]
+) -> None:
+    await kv2("update", "metadata/b", delete_version_after="1h")
+    for path in ("a", "b", "c"):
+        await kv2("update", f"data/{path}", data={"x": 1})
+    set_clock(2)  # b is gone by itself here
+    assert await kv2("delete", "data/a") == (204, None)
+    assert await kv2("delete", "data/b") == (204, None)
+    assert await kv2("update", "destroy/c", versions=[1]) == (204, None)
+    set_clock(0)
+    for path in ("a", "b", "c"):
+        status, data = await kv2("read", f"data/{path}")
+        assert (status, data["data"]) == (404, None)
+        assert (await kv2("patch", f"data/{path}", data={"y": 1}))[0] == 404
+        assert (await kv2("read", f"subkeys/{path}"))[0] == 404
+    assert (await kv2("read", "data/c"))[1]["metadata"]["destroyed"] is True
+    for path in ("a", "b", "c"):
+        assert await kv2("update", f"undelete/{path}", versions=[1]) == (204, None)
+    assert [(await kv2("read", f"data/{path}"))[0] for path in ("a", "b", "c")] == [200, 200, 404]
 
 
 async def test_config_and_subkeys(kv2: Any) -> None:
