@@ -55,14 +55,21 @@ class FaultCluster(LocalCluster):
     """Servers with a shim each, when there is a library of it."""
 
     def __init__(
-        self, folder: Path, tls: tuple[Path, Path], library: Path | None, rates: dict[str, float] | None = None
+        self,
+        folder: Path,
+        tls: tuple[Path, Path],
+        library: Path | None,
+        rates: dict[str, float] | None = None,
+        data: dict[str, Path] | None = None,
     ) -> None:
         super().__init__(folder, tls)
+        self._data = data or {}  # directories elsewhere, by server
         self._library = library
         self._rates = rates or {}  # of the clocks: percent too fast, by server
         self.shims: dict[str, Shim] = {}
 
     def add(self, node_id: str, data: Path | None = None) -> Server:
+        data = data or self._data.get(node_id)
         server = self.servers[node_id] = Server(self.folder / node_id, node_id, data, self.tls)
         if self._library is not None:
             shim = self.shims[node_id] = Shim(self._library, server.folder / "faults", server.data / "raft")

@@ -15,9 +15,12 @@ import pytest
 
 from tests.faults.client import Load
 from tests.faults.cluster import FaultCluster, kill, restart
-from tests.faults.judge import TOTALS, settle
+from tests.faults.judge import TOTALS, lead, settle
 from tests.faults.shim import ALLOCATE, FOREVER, SYNC, WRITE
 from tests.process.harness import Server, wait_for
+from tests.process.test_faults import ballast, small_disk
+
+__all__ = ["small_disk"]  # a fixture
 
 Make = Callable[..., FaultCluster]
 Rounds = Callable[[int, int], int]
@@ -103,15 +106,16 @@ def test_a_disk_that_stays_bad_keeps_the_server_down(
     settle(load, tmp_path)
 
 
+@pytest.mark.long
 def test_slow_disks_cost_time_and_nothing_else(
-    make_cluster: Make, tmp_path: Path, shim_library: Path, seed: int, rounds: Rounds
+    make_cluster: Make, tmp_path: Path, shim_library: Path, seed: int
 ) -> None:
     """Each server's disk in turn, then the majority's, needs longer for a sync than an election takes at most."""
     cluster = make_cluster(3, shim_library)
     servers = list(cluster.servers.values())
     with Load(cluster, seed) as load:
         slow = [[cluster.leader()], *([s] for s in servers), servers[:2], servers]
-        for group in slow[: rounds(1, len(slow))]:
+        for group in slow:
             for server in group:
                 cluster.shims[server.node_id].slow(1.0 if len(group) == 1 else 0.3)
                 TOTALS.faults += 1
@@ -139,4 +143,29 @@ def test_kills_while_disks_are_slow(make_cluster: Make, tmp_path: Path, shim_lib
         for shim in cluster.shims.values():
             shim.well()
         load.progress()
+    settle(load, tmp_path)
+
+
+@pytest.mark.long
+def test_a_full_disk_refuses_and_forgets_nothing(
+    make_cluster: Make, tmp_path: Path, small_disk: Path, seed: int
+) -> None:
+    """The disk of one server has no room left, while it follows and while it leads; then there is room again."""
+    cluster = make_cluster(3, data={"n1": small_disk / "data"})
+    small = cluster.servers["n1"]
+    with Load(cluster, seed) as load:
+        for leads in (True, False, True):
+            load.progress()
+            if leads:
+                lead(cluster, small)
+            elif cluster.leader() is small:
+                lead(cluster, cluster.servers["n2"])
+            filler = ballast(small_disk)
+            TOTALS.faults += 1
+            wait_for(lambda: "no entries are taken" in small.log.read_text()[-4000:], "the server notices", 30)
+            if not leads:
+                load.progress(40)
+            filler.unlink()
+            load.progress()
+        assert not small.ended()
     settle(load, tmp_path)

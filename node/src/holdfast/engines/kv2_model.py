@@ -116,7 +116,9 @@ class Metadata:
     def from_bytes(cls, value: bytes) -> Metadata:
         """The inverse of `to_bytes`."""
         fields = stored.decode(value)
-        fields["versions"] = {int(number): Version.from_record(*record) for number, record in fields["versions"].items()}
+        fields["versions"] = {
+            int(number): Version.from_record(*record) for number, record in fields["versions"].items()
+        }
         return cls(**fields)
 
     def version_dict(self, number: int) -> dict[str, Any]:
