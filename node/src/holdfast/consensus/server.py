@@ -129,6 +129,8 @@ class Server(Seam):
             self.leader_id = None
             ended.end()
             self._drop_queue()
+            # Its own deadline ran out long ago. Who leads next may still be waiting for its disk before it asks for votes.
+            self.election.reset(self.clock())
         if new == LEADER:
             self.leader_id = self.node_id
             self.leadership = Leadership(self, self.clock())
