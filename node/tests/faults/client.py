@@ -101,15 +101,19 @@ class Client(threading.Thread):
         self._avoid: dict[str, float] = {}  # until when, by server
         self.halt = threading.Event()
         self.error: Exception | None = None
-        self.connection: Connection | None = None
+        self.connection = Connection(cluster)
+        self.timeout = TIMEOUT
+
+    def close(self) -> None:
+        """Its connections."""
+        self.connection.close()
 
     def run(self) -> None:
         try:
             with self._enter():
-                self.connection = Connection(self._cluster)
                 while not self.halt.is_set():
                     self.once()
-                self.connection.close()
+                self.close()
         except Exception as error:
             self.error = error
 
@@ -137,8 +141,7 @@ class Client(threading.Thread):
         return self._random.choice(well if well and self._random.random() < 0.95 else servers)
 
     def _request(self, server: Server, method: str, path: str, body: Any) -> Answer | None:
-        assert self.connection is not None
-        answer = self.connection.request(server, method, path, body)
+        answer = self.connection.request(server, method, path, body, self.timeout)
         if answer is None or answer.status == 0:
             self._avoid[server.node_id] = time.monotonic() + 1.0
         if answer is None:
@@ -166,6 +169,11 @@ class Client(threading.Thread):
             return
         with contextlib.suppress(LookupError):
             self._history.add(Operation(self.name, key, kind, argument, told(answer), invoked, returned))
+
+    def look(self, server: Server, number: int) -> None:
+        """Read one key; `number` says which."""
+        key = self._keys[number % len(self._keys)]
+        (self.plain if key.startswith("1/") else self.versioned)(server, key, READ, "")
 
     def plain(self, server: Server, key: str, kind: str, value: str) -> None:
         """kv version 1: a Register."""
@@ -253,14 +261,18 @@ class Load:
             assert not client.is_alive()
             if client.error is not None:
                 raise client.error
-        last = Client("last", self.cluster, self.history, Random(0), self._keys, self.enter)
+        last = self.client("last")
         with self.enter():
-            last.connection = Connection(self.cluster)
             for server in self.cluster.servers.values():
-                for n in range(self._keys):
-                    last.plain(server, f"1/k{n}", READ, "")
-                    last.versioned(server, f"2/k{n}", READ, "")
-            last.connection.close()
+                for number in range(self._keys * len(MOUNTS)):
+                    last.look(server, number)
+            last.close()
+
+    def client(self, name: str, timeout: float = TIMEOUT) -> Client:
+        """One more client that works only when it is told to."""
+        client = Client(name, self.cluster, self.history, Random(0), self._keys, self.enter)
+        client.timeout = timeout
+        return client
 
 
 def keep(history: History, folder: Path) -> Path:

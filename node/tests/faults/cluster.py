@@ -4,16 +4,20 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.faults.client import MOUNTS
+from tests.faults.client import MOUNTS, Load
 from tests.faults.judge import TOTALS
 from tests.faults.shim import Shim
 from tests.process.harness import LocalCluster, Server, wait_for
@@ -61,8 +65,10 @@ class FaultCluster(LocalCluster):
         library: Path | None,
         rates: dict[str, float] | None = None,
         data: dict[str, Path] | None = None,
+        raft: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(folder, tls)
+        self._raft = raft or {}  # options of storage "raft"
         self._data = data or {}  # directories elsewhere, by server
         self._library = library
         self._rates = rates or {}  # of the clocks: percent too fast, by server
@@ -71,6 +77,9 @@ class FaultCluster(LocalCluster):
     def add(self, node_id: str, data: Path | None = None) -> Server:
         data = data or self._data.get(node_id)
         server = self.servers[node_id] = Server(self.folder / node_id, node_id, data, self.tls)
+        config = json.loads(server.config.read_text())
+        config["storage"]["raft"] |= self._raft
+        server.config.write_text(json.dumps(config))
         if self._library is not None:
             shim = self.shims[node_id] = Shim(self._library, server.folder / "faults", server.data / "raft")
             shim.rate(self._rates.get(node_id, 0.0))
@@ -125,6 +134,33 @@ def another_leads(cluster: LocalCluster, old: Server) -> Server:
 
     found: Server = wait_for(find, "another server leads", 40)
     return found
+
+
+def sleep_and_answer(load: Load, old: Server) -> None:
+    """The leader sleeps; others write. Reads that reach it meanwhile are the first thing it sees when it wakes.
+
+    It believes for a moment that it still leads; the reads are part of the history.
+    """
+    readers = [load.client(f"patient{n}", timeout=20.0) for n in range(6)]
+    with load.enter():
+        for number, reader in enumerate(readers):
+            reader.look(old, number)  # the connection is there before it sleeps
+        pause(old)
+        another_leads(load.cluster, old)
+        load.progress(30)
+        with ThreadPoolExecutor(len(readers)) as pool:
+
+            def read(number: int) -> None:
+                with load.enter():
+                    readers[number].look(old, number)
+
+            waiting = [pool.submit(read, number) for number in range(len(readers))]
+            time.sleep(0.1)  # they are sent, to a process that does not run
+            resume(old)
+            for future in waiting:
+                future.result()
+    for reader in readers:
+        reader.close()
 
 
 def term(cluster: LocalCluster) -> int:

@@ -7,6 +7,7 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,14 +65,9 @@ def make_cluster(tmp_path: Path) -> Iterator[Callable[..., FaultCluster]]:
     """Builds clusters with both mounts; every process is gone afterwards."""
     made: list[FaultCluster] = []
 
-    def build_one(
-        count: int,
-        library: Path | None = None,
-        rates: dict[str, float] | None = None,
-        data: dict[str, Path] | None = None,
-    ) -> FaultCluster:
+    def build_one(count: int, library: Path | None = None, **more: Any) -> FaultCluster:
         tls = certificate(tmp_path, ["127.0.0.1"])
-        cluster = FaultCluster(tmp_path / f"cluster{len(made)}", tls, library, rates, data)
+        cluster = FaultCluster(tmp_path / f"cluster{len(made)}", tls, library, **more)
         made.append(cluster)
         cluster.build(count)
         cluster.mount()

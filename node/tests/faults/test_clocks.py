@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from tests.faults.client import Load
-from tests.faults.cluster import FaultCluster, another_leads, kill, pause, restart, resume, term
+from tests.faults.cluster import FaultCluster, another_leads, kill, restart, sleep_and_answer, term
 from tests.faults.judge import TOTALS, settle
 
 Make = Callable[..., FaultCluster]
@@ -81,9 +81,13 @@ def test_a_server_that_lives_yesterday_comes_back_when_its_clock_is_set(
 
 
 @pytest.mark.long
-def test_clocks_run_at_different_rates(make_cluster: Make, tmp_path: Path, shim_library: Path, seed: int) -> None:
-    """One runs 5 % fast, one 5 % slow; leaders sleep and die. Nobody takes an old quorum or heartbeat for a fresh one."""
-    cluster = make_cluster(3, shim_library, {"n1": 5.0, "n2": -5.0})
+@pytest.mark.parametrize("lease", [False, True], ids=["read-index", "lease"])
+def test_clocks_run_at_different_rates(
+    make_cluster: Make, tmp_path: Path, shim_library: Path, seed: int, lease: bool
+) -> None:
+    """One runs 5 % fast, one 5 % slow; leaders sleep and die. Nobody takes an old quorum, lease or heartbeat for a fresh one."""
+    rates = {"n1": 5.0, "n2": -5.0}
+    cluster = make_cluster(3, shim_library, rates=rates, raft={"lease_reads": lease})
     with Load(cluster, seed, clients=8) as load:
         load.progress(100)
         before = term(cluster)
@@ -96,10 +100,7 @@ def test_clocks_run_at_different_rates(make_cluster: Make, tmp_path: Path, shim_
                 another_leads(cluster, old)
                 restart(cluster, old)
             else:
-                pause(old)
-                another_leads(cluster, old)
-                load.progress(30)
-                resume(old)
+                sleep_and_answer(load, old)
             load.progress()
     settle(load, tmp_path)
 

@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from tests.faults.client import Load
-from tests.faults.cluster import FaultCluster, another_leads, kill, pause, restart, resume
+from tests.faults.cluster import FaultCluster, another_leads, kill, pause, restart, resume, sleep_and_answer
 from tests.faults.judge import settle
 
 Make = Callable[..., FaultCluster]
@@ -74,17 +74,15 @@ def test_any_two_of_five_servers_are_killed(make_cluster: Make, tmp_path: Path, 
     settle(load, tmp_path)
 
 
-def test_a_leader_that_slept_answers_nothing_old(make_cluster: Make, tmp_path: Path, seed: int, rounds: Rounds) -> None:
-    """Requests wait at the sleeping leader; when it wakes it believes for a moment that it still leads."""
-    cluster = make_cluster(3)
+@pytest.mark.parametrize("lease", [False, pytest.param(True, marks=pytest.mark.long)], ids=["read-index", "lease"])
+def test_a_leader_that_slept_answers_nothing_old(
+    make_cluster: Make, tmp_path: Path, seed: int, rounds: Rounds, lease: bool
+) -> None:
+    cluster = make_cluster(3, raft={"lease_reads": lease})
     with Load(cluster, seed, clients=8) as load:
-        for _ in range(rounds(1, 10)):
+        for _ in range(rounds(1, 5)):
             load.progress()
-            old = cluster.leader()
-            pause(old)
-            another_leads(cluster, old)
-            load.progress(40)
-            resume(old)
+            sleep_and_answer(load, cluster.leader())
     settle(load, tmp_path)
 
 

@@ -74,7 +74,7 @@ def test_a_leader_alone(make_far: Make, tmp_path: Path, seed: int, rounds: Round
     cluster = make_far(3)
     ways = [{}, {"incoming": False}, {"outgoing": False}]
     with load_on(cluster, seed, 8) as load:
-        for number in range(rounds(1, 9)):
+        for number in range(rounds(1, 6)):
             load.progress()
             old = cluster.leader()
             alone(cluster, old, **ways[number % 3])
