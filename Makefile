@@ -97,7 +97,8 @@ mutants: venv ## Whether the simulator finds faults that are put in on purpose
 	cd node && ../$(BIN)/python -m tests.sim.mutants
 
 .PHONY: faults
-faults: venv ## A million acknowledged writes on real processes under kill -9, then looked for on every server
+faults: venv ## Real servers under kills, sleeps, cuts, bad disks and bad clocks; a million acknowledged writes under kill -9
+	cd node && HOLDFAST_FAULTS=long ../$(BIN)/python -m pytest -q tests/faults
 	cd node && ../$(BIN)/python -m tests.raft.kills 1000000
 
 .PHONY: test-plays
