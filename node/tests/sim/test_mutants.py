@@ -7,29 +7,16 @@ import pytest
 
 from tests.sim.mutants import MUTANTS, seeds_to_catch
 
-QUICK = [
-    "fdatasync_does_nothing",
-    "acknowledge_before_sync",
-    "leader_counts_itself_before_sync",
-    "term_and_vote_are_not_recorded",
-    "old_snapshot_goes_before_the_new_is_recorded",
-    "cut_without_a_conflict",
-    "commit_beyond_what_was_verified",
-    "a_minority_commits",
-    "learners_count_for_commit",
-    "votes_of_strangers_and_repeats_count",
-    "votes_for_logs_that_lag",
-    "two_votes_in_one_term",
-    "reads_without_a_round",
-    "reads_before_the_no_op_is_committed",
-    "two_configurations_at_once",
-    "configurations_in_force_when_applied",
-    "chunk_offsets_are_ignored",
-    "files_are_not_synced",
-    "restores_without_a_majority_of_files",
-]
+SLOW = {  # found by `python -m tests.sim.mutants`, after too many seeds for every day
+    "acks_of_older_terms_count",
+    "an_old_removal_is_believed",
+    "answers_of_an_earlier_life_count",
+    "own_vote_counts_before_it_is_durable",
+    "the_match_of_an_earlier_life_counts",
+}
+LIMIT = 60
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", sorted(MUTANTS.keys() - SLOW))
 def test_mutant_is_caught(name: str) -> None:
-    assert seeds_to_catch(MUTANTS[name][1], 60) is not None
+    assert seeds_to_catch(MUTANTS[name][1], LIMIT) is not None

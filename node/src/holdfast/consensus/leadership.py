@@ -20,6 +20,7 @@ from holdfast.consensus.types import (
     Heartbeat,
     HeartbeatAck,
     Install,
+    Member,
     Removed,
     RestoreFile,
     Role,
@@ -40,6 +41,7 @@ class Leadership:
         self.seq = 0
         self.noop_index = raft.log.last + 1  # stock code appends it next
         self.progress: dict[str, Progress] = {}
+        self._members: dict[str, Member] = {}
         self.reads = Reads()
         self.lease = Lease(raft.timing.lease)
         self.transfer_target: str | None = None
@@ -66,11 +68,23 @@ class Leadership:
                 del self._restores[key]
         for new in sorted(wanted - self.progress.keys()):
             self.progress[new] = Progress(raft.log.last, now)
+        before, self._members = self._members, {m.node_id: m for m in raft.history.latest.members}
+        for peer in sorted(self.progress.keys() & before.keys()):
+            old, member = before[peer], self._members[peer]
+            demoted = old.role is Role.VOTER and member.role is not Role.VOTER
+            if demoted or old.address != member.address:  # it may have been wiped
+                self.restart(peer, now)
 
     def restart(self, peer: str, now: float) -> None:
-        """`peer` joined anew under its old id: what its earlier self acknowledged counts no more."""
+        """`peer` joined anew under its old id: what its earlier self acknowledged, or said and is still under way, counts no more."""
+        self._next_seq(now)
         self.progress[peer] = Progress(self.raft.log.last, now)
+        self.progress[peer].from_seq = self.seq
         self._snapshots.pop(peer, None)
+        for (other, _), sender in self._restores.items():
+            if other == peer:
+                sender.complete = False
+                sender.lost()
 
     # --- every step ---
 
@@ -189,6 +203,9 @@ class Leadership:
         if raft.snapshot is not self._snapshots[peer][0] and not self._snapshots[peer][1].begun:
             self._start_snapshot(peer, progress)  # it was away, and a newer one has been made since
         snapshot, sender, asked = self._snapshots[peer]
+        if sender.acked == 0 and snapshot is not raft.snapshot:  # nothing is lost by sending a newer one
+            self._start_snapshot(peer, progress)
+            return
         if sender.complete:
             if now - asked >= raft.timing.resend * 2:
                 self._snapshots[peer] = (snapshot, sender, now)
@@ -239,7 +256,7 @@ class Leadership:
     def on_ack(self, peer: str, ack: Ack, now: float) -> None:
         """An answer of this term to an Append or Install."""
         progress = self.progress.get(peer)
-        if progress is None:
+        if progress is None or ack.seq < progress.from_seq:
             return
         progress.seen(now, min(ack.seq, self.seq))
         if ack.ok:
@@ -255,7 +272,7 @@ class Leadership:
     def on_heartbeat_ack(self, peer: str, ack: HeartbeatAck, now: float) -> None:
         """An answer of this term to a Heartbeat."""
         progress = self.progress.get(peer)
-        if progress is None:
+        if progress is None or ack.seq < progress.from_seq:
             return
         progress.seen(now, min(ack.seq, self.seq))
         progress.last_index, progress.last_term = ack.last_index, ack.last_term
@@ -266,6 +283,8 @@ class Leadership:
         """A server said how far it is with a file."""
         current = self._snapshots.get(peer)
         if current is not None and current[1].file == ack.file:
+            if ack.offset == 0 and current[1].acked > 0 and current[1].sent >= current[1].size:
+                self.raft.request_snapshot()  # all of it was sent and thrown away: the file here may be damaged
             current[1].on_ack(ack, now)
             if not ack.complete and current[1].complete:
                 current[1].complete = False  # it lost the file again

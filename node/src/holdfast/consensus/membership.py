@@ -60,7 +60,18 @@ def change_error(old: Configuration, new: Configuration, leader: str) -> str | N
         return "the leader cannot remove or demote itself: leadership must move first"
     if old.cluster_id != new.cluster_id:
         return "the configuration belongs to another cluster"
+    if lowest_format(new) < lowest_format(old):
+        late = min(new.members, key=lambda m: m.format)
+        return (
+            f"server {late.node_id} reads log format {late.format}, but the log may hold entries of format "
+            f"{lowest_format(old)} already: install a newer version on it"
+        )
     return None
+
+
+def lowest_format(configuration: Configuration) -> int:
+    """The log format that every member reads; entries of a later one must not be proposed (design.md 16)."""
+    return min((m.format for m in configuration.members), default=0)
 
 
 def add(old: Configuration, member: Member) -> Configuration:

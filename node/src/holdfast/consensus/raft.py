@@ -10,7 +10,7 @@ entry) leaves before the journal has reported the record durable (`_when_durable
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgpack
@@ -27,6 +27,8 @@ MAX_TERM_JUMP = 1 << 32  # no election ever gets that far; following one would u
 
 class Raft(StateFiles):
     """A Raft server: `Server` (shared state) ← `Voting` ← `StateFiles` ← this."""
+
+    kinds: Mapping[int, int] = t.KINDS
 
     def __init__(self, *args: Any, **ports: Any) -> None:
         super().__init__(*args, **ports)
@@ -68,6 +70,8 @@ class Raft(StateFiles):
         for (peer, _), sender in self._serving.items():
             for chunk in sender.due(self.disk, now, self.timing):
                 self.network.send(peer, chunk)
+        if self._removal_said:
+            self._believe_removal(not self.election.sticky(now))
         if self._restoring is not None and not self._has(self._restoring[2].file):
             self._pull(now)
         self._resume_part()
@@ -89,14 +93,20 @@ class Raft(StateFiles):
     def propose(self, command: bytes, callback: Callback) -> None:
         """Append a command (type byte and payload). `callback(result, reason)` once it is applied or surely lost.
 
-        Raises NotLeaderError when this server does not lead, or is handing leadership over.
+        Raises NotLeaderError when this server does not lead, or is handing leadership over, and RefusedError when a member does not
+        know this kind of entry yet.
         """
         if self.leadership is None or self.stopped or self.leadership.transfer_target is not None:
             raise NotLeaderError("this server is not the leader")
+        lowest = membership.lowest_format(self.history.latest)
+        if self.kinds[command[0]] > lowest:
+            raise t.RefusedError(
+                f"this needs log format {self.kinds[command[0]]}, but a member reads only {lowest}: install a newer version on it"
+            )
         self._applyCommand(command, callback)
 
     def propose_change(self, change: Callable[[Configuration], Configuration], callback: Callback) -> bool:
-        """Append the configuration `change(latest)`; False when it is the one in force already.
+        """Append the configuration `change(latest)`; False when it is the one in force already, and committed.
 
         Raises NotLeaderError, or RefusedError when another change is under way or the change is not allowed.
         """
@@ -104,10 +114,12 @@ class Raft(StateFiles):
             raise NotLeaderError("this server is not the leader")
         latest = self.history.latest
         new = change(latest)
+        if (
+            self._change_waits()
+        ):  # be it this one: who is told "it is so already" may wipe or start a server on the strength of it
+            raise t.RefusedError("another configuration change is under way: try again in a moment", passing=True)
         if new == latest:
             return False
-        if self._change_waits():
-            raise t.RefusedError("another configuration change is under way: try again in a moment", passing=True)
         error = membership.change_error(latest, new, self.node_id)
         if error:
             raise t.RefusedError(error)
@@ -185,6 +197,7 @@ class Raft(StateFiles):
         if not self._accept_leader(peer, m.term, now):
             self.network.send(peer, t.Ack(self.current_term, m.seq, False, self.log.last, m.prev_index))
             return
+        self._leaders_commit = max(self._leaders_commit, m.commit)
         if m.entries and not self.room(sum(len(e.command) for e in m.entries)):
             return
         log = self.log
@@ -203,7 +216,7 @@ class Raft(StateFiles):
         }
         changed = False
         if found.cut is not None:
-            self._discard_callbacks(found.cut)
+            self._abandon_callbacks(found.cut)
             log.deleteEntriesFrom(found.cut - log.first)
             changed = self.history.cut(found.cut)
         for entry in found.new:
@@ -248,11 +261,11 @@ class Raft(StateFiles):
                     return
             elif kind == t.RESTORE:
                 file, sha256, size = msgpack.unpackb(entry.command[1:])
-                self._busy = True
+                self._busy, self._pulls = True, 0
                 self._restoring = (entry.index, entry.term, t.RestoreFile(file, sha256, size))
                 self._begin_restore()
                 return
-            elif kind not in (t.NO_OP, t.MEMBERSHIP):
+            elif kind not in self.kinds:
                 self.fail(
                     f"entry {entry.index} is of kind {kind}, which this version does not know: install a newer one"
                 )
@@ -260,9 +273,22 @@ class Raft(StateFiles):
             self._applied_entry(entry, result)
 
     def _on_removed(self, peer: str, m: t.Removed, now: float) -> None:
-        # Only a server that was a member can have been removed, and while a leader still speaks to this server, another
-        # member's word may be an old one (from before this id was wiped and added again). A leader is never removed as such.
-        member = self.history.latest.member(self.node_id) is not None
-        trusted = self.leadership is None and (peer == self.leader_id or not self.election.sticky(now))
-        if member and trusted and m.index > self.history.latest_index:
+        self._removal_said = max(self._removal_said, m.index)
+        self._believe_removal(peer == self.leader_id or not self.election.sticky(now))
+
+    def _believe_removal(self, trusted: bool) -> None:
+        """Take a server's word that this one was removed, unless a leader knows better.
+
+        Only a server that was a member can have been removed. While a leader may still speak to this server, another member's word
+        may be an old one, from before this id was wiped and added again: it waits. A leader whose commit index covers the removal
+        and that replicates to this server all the same has added it again since.
+        """
+        index, latest = self._removal_said, self.history.latest
+        if index == 0 or not trusted or self.leadership is not None:  # a leader is never removed as such
+            return
+        self._removal_said = 0
+        member = (
+            latest.member(self.node_id) is not None or self.node_id in latest.removed
+        )  # and its addition is still to come
+        if member and index > max(self.history.latest_index, self._leaders_commit):
             self._mark_removed()

@@ -47,6 +47,7 @@ class _Scan:
 
     result: Recovered
     segments: list[Segment] = field(default_factory=list)
+    last_flush: int = 0  # where the last flush of the last segment begins; 0: it has none
 
 
 def recover(disk: Disk, segment_size: int) -> tuple[Wal, Recovered]:
@@ -95,16 +96,23 @@ def recover(disk: Disk, segment_size: int) -> tuple[Wal, Recovered]:
         result.snapshot,
         result.removed,
     )
-    _clear_tail(disk, scan.segments[-1])
+    _settle_tail(disk, scan.segments[-1], scan.last_flush)
     return Wal(disk, head, scan.segments, segment_size), result
 
 
-def _clear_tail(disk: Disk, segment: Segment) -> None:
-    """Zero what a torn flush (or an earlier use of the file) left behind the end: it must never pass for a record later."""
+def _settle_tail(disk: Disk, segment: Segment, last_flush: int) -> None:
+    """Make durable what was read, before anybody acts on it.
+
+    A process that died between write and fdatasync, or whose fdatasync failed, leaves its last flush in the page cache only. It is
+    written again, for after a failure the kernel takes its pages for clean, and synced. What a torn flush (or an earlier use of
+    the file) left behind the end is zeroed: it must never pass for a record later.
+    """
     name = segment_name(segment.sequence)
+    disk.write(name, last_flush, disk.read(name, last_flush, segment.end - last_flush))
     if any(disk.read(name, segment.end)):
         disk.write(name, segment.end, bytes(segment.size - segment.end))
-        disk.sync(name)
+    disk.sync(name)
+    disk.sync_dir()
 
 
 def _has_head(name: str, data: bytes) -> bool:
@@ -138,12 +146,15 @@ def _scan_segment(scan: _Scan, name: str, data: bytes, last: bool) -> None:
             "or wipe this server and join it again"
         )
     end, prev_index = 0, 1
+    scan.last_flush = 0
     for offset, kind, payload, after in _records(sequence, data):
         try:
             if kind == HEAD:
                 if offset:
                     break
                 prev_index = _on_head(scan, name, payload)
+            elif kind == FLUSH:
+                scan.last_flush = offset
             else:
                 _apply(scan.result, kind, payload)
         except (ValueError, TypeError, struct.error, msgpack.UnpackException) as error:

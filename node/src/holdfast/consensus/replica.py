@@ -325,9 +325,15 @@ class Replica:
             return True
 
     async def add(self, member: Member) -> None:
-        """Add or replace a learner or non-voter; what an earlier self of it acknowledged counts no more."""
-        await self.change(lambda old: membership.add(old, member))
-        self.transport.drop(member.node_id)  # an answer of its earlier self that comes later would count
+        """Add or replace a learner or non-voter; what an earlier self of it acknowledged counts no more.
+
+        When it returns the change is committed: until then a wiped server must not run again.
+        """
+        if not await self.change(lambda old: membership.add(old, member)):
+            await self.read_barrier()  # it was so already: as far as a leader knows that a majority still follows
+        self.transport.drop(
+            member.node_id
+        )  # what its earlier self still has under way must not be taken for its answers
         if self.raft.leadership is not None:
             self.raft.leadership.restart(member.node_id, clock.now())
 

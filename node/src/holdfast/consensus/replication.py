@@ -43,6 +43,7 @@ class Progress:
         self.eligible = False
         self.writable = True
         self.stable_since: float | None = None
+        self.from_seq = 0  # answers to earlier messages are those of an earlier life of the server
         # Catching up goes in rounds (dissertation §4.2.1): a round ends when what was sent as it began is matched.
         self._round_end = last_index
         self._round_began = now

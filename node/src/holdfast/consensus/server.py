@@ -67,12 +67,18 @@ class Server(Seam):
         self.applied = snapshot.index if snapshot else 1
         self.commit = max(recovered.commit, self.applied)
         self.election = Election(clock(), timing.election, random)
+        self._removal_said = 0  # the index of a configuration that is said to have removed this server
+        self._leaders_commit = 1  # the highest commit index that a leader told this server as its member
         self._busy = False  # the state is being replaced
         self._saving = False  # a snapshot is being written
         self._snapshot_wanted = False
         self._snapshot_after = float("-inf")
         self._restoring: tuple[int, int, t.RestoreFile] | None = None
         self._pull_sent = float("-inf")
+        self._pulls = 0  # of the file that is being restored, since the last time some of it came
+        self._pulled = 0  # bytes of it that were here at the last pull
+        self._unclaimed: dict[str, float] = {}  # restore files that no entry names, and since when that is known
+        self._restored_files: set[str] = set()  # restore files that have been applied
         self._receiver: Receiver | None = None
         self._resume_for = ""  # who asked how much of the file is here
         self._serving: dict[tuple[str, str], Sender] = {}
@@ -99,6 +105,10 @@ class Server(Seam):
         """Everything up to `index` is committed."""
         self.commit = index
         self.log.setRaftCommitIndex(index)
+
+    def request_snapshot(self) -> None:
+        """Write a snapshot at the next opportunity, whatever the size of the log."""
+        self._snapshot_wanted = True
 
     def resign(self) -> None:
         """Follow from now on, without a leader."""
@@ -162,15 +172,13 @@ class Server(Seam):
         self.applied = entry.index
         for term, callback in self.callbacks.pop(entry.index, ()):
             callback(result, SUCCESS if term == entry.term else DISCARDED)
-        if entry.command[0] == t.MEMBERSHIP:
-            latest = self.history.latest
-            if latest.member(self.node_id) is None and self.node_id in latest.removed:
-                self._mark_removed()
         leading = self.leadership
         if leading is not None and entry.index == leading.noop_index:
             self.observer.state_changed()
 
     def _mark_removed(self) -> None:
+        # Never because of an entry of one's own log: a leader sends nothing to a server that its configuration lacks, so whoever
+        # applies its own removal has been added again since and is catching up.
         if not self.removed:
             self.removed = True
             self.log.wal.mark_removed()
@@ -178,10 +186,11 @@ class Server(Seam):
                 self.set_state(FOLLOWER)
             self.observer.was_removed()
 
-    def _discard_callbacks(self, start: int) -> None:
+    def _abandon_callbacks(self, start: int) -> None:
+        """Proposals from `start` on were cut here. Another server may still hold them, win an election and commit them."""
         for index in [i for i in self.callbacks if i >= start]:
             for _, callback in self.callbacks.pop(index):
-                callback(None, DISCARDED)
+                callback(None, UNKNOWN)
 
     def _forget_callbacks(self, index: int) -> None:
         """Whether proposals up to `index` took effect is not known here: a snapshot covers them."""

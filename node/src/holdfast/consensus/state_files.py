@@ -19,16 +19,13 @@ from holdfast.consensus.voting import Voting
 
 logger = logging.getLogger("holdfast.raft")
 
+_UNCLAIMED = 600.0  # seconds that a restore file is kept while no entry names it: the leader counts on it and is about to log one
 _RETRY = 10.0  # seconds until a snapshot that could not be written is tried again
 _FILE = re.compile(r"(snap|restore)-[0-9a-z-]{1,100}\.state")
 
 
 class StateFiles(Voting):
     """The state files of a server."""
-
-    def request_snapshot(self) -> None:
-        """Write a snapshot at the next opportunity, whatever the size of the log."""
-        self._snapshot_wanted = True
 
     def _compact(self) -> None:
         if self._saving or self._busy or self.applied <= (self.snapshot.index if self.snapshot else self.log.first):
@@ -69,9 +66,13 @@ class StateFiles(Voting):
             for e in self.log[max(0, self.snapshot.index + 1 - self.log.first if self.snapshot else 0) :]
             if e.command[0] == t.RESTORE
         }
+        now = self.clock()
         distributing = self.leadership.restore.file if self.leadership and self.leadership.restore else None
         for name in self.disk.list():
-            if name.startswith("restore-") and name not in pending and name != distributing:
+            if not name.startswith("restore-") or name in pending or name == distributing:
+                self._unclaimed.pop(name, None)
+            elif name in self._restored_files or self._unclaimed.setdefault(name, now) <= now - _UNCLAIMED:
+                self._restored_files.discard(name)
                 self._drop_file(name)
         self._drop_parts(self._receiver.part if self._receiver else "")
 
@@ -108,6 +109,7 @@ class StateFiles(Voting):
     def restored(self, index: int) -> None:
         """The machine's state is that of the restore file."""
         assert self._restoring is not None
+        self._restored_files.add(self._restoring[2].file)
         self._restoring, self._busy = None, False
         if self.leadership is not None:
             self.leadership.end_restore()
@@ -119,6 +121,12 @@ class StateFiles(Voting):
             return
         self._pull_sent = now
         restore = self._restoring[2]
+        held = self._receiver.offset if self._receiver is not None and self._receiver.file == restore.file else 0
+        self._pulls = self._pulls + 1 if held == self._pulled else 0
+        self._pulled = held
+        if self.leadership is not None and self._pulls > 2 and self.leadership.transfer_target is None:
+            # Nobody has it any more: they have applied it, and dropped it. One of them can lead, and has a snapshot to offer.
+            self.leadership.begin_transfer(None, now, self.timing.quorum)
         for member in self.history.latest.members:
             if member.node_id != self.node_id:
                 self.network.send(member.node_id, t.Pull(restore.file, restore.sha256, restore.size))
@@ -135,6 +143,8 @@ class StateFiles(Voting):
         if not _FILE.fullmatch(m.file):
             return
         if self._has(m.file):
+            self._garbage = [g for g in self._garbage if g[1] != m.file]  # somebody counts on it again
+            self._restored_files.discard(m.file)
             self.network.send(peer, t.ChunkAck(m.file, m.size, True))
             return
         receiver = self._receiver
@@ -157,7 +167,8 @@ class StateFiles(Voting):
         except OSError as error:  # a full disk: give the space back, the sender asks again
             logger.error("state file not received", extra={"fields": {"file": m.file, "error": error.strerror}})
             self._receiver = None
-            self.disk.remove(receiver.part)
+            for name in (receiver.part, receiver.file):  # renamed, but not known to be durable under its name
+                self.disk.remove(name)
             return
         if whole:
             self._receiver = None

@@ -108,6 +108,7 @@ class Entry(NamedTuple):
 
 REGULAR, NO_OP, MEMBERSHIP = 0, 1, 2  # pysyncobj's command types
 RESTORE = 4  # our own: {id, sha256, size} of a state file that replaces the state (design.md 6)
+KINDS = {REGULAR: 1, NO_OP: 1, MEMBERSHIP: 1, RESTORE: 1}  # kind of entry -> the log format that brought it
 
 
 @dataclass(frozen=True, slots=True)

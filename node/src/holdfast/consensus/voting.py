@@ -85,9 +85,14 @@ class Voting(Server):
             self.election.votes.add(voter)
             self.stock_receive(Peer(voter), {"type": "response_vote", "term": self.current_term})
 
+    def _stranger_to_all(self) -> bool:
+        """True while this server knows of no member: a joiner, or one that was wiped, and may have promised something before."""
+        return not self.history.latest.members
+
     def _on_pre_vote(self, peer: str, m: t.PreVote, now: float) -> None:
         granted = (
             m.term > self.current_term
+            and not self._stranger_to_all()
             and self.leadership is None
             and not self.election.sticky(now)
             and up_to_date(m.last_term, m.last_index, self.log.term_at(self.log.last), self.log.last)
@@ -106,7 +111,11 @@ class Voting(Server):
     def _on_vote(self, peer: str, m: t.Vote, now: float) -> None:
         # A leader hands over to voters only, whose configuration is never older than its own.
         stranger = self.leadership is not None and peer not in self.history.latest.voters
-        if stranger or (not m.transfer and (self.election.sticky(now) or self.leadership is not None)):
+        if (
+            self._stranger_to_all()
+            or stranger
+            or (not m.transfer and (self.election.sticky(now) or self.leadership is not None))
+        ):
             self.network.send(peer, t.VoteReply(self.current_term, False))
             return
         self._vote_given = False

@@ -25,7 +25,7 @@ VALUE = 400
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Segments so small that a few dozen writes begin, drop and reuse several."""
-    monkeypatch.setattr(sim, "SEGMENT", SEGMENT)
+    monkeypatch.setattr("tests.sim.node.SEGMENT", SEGMENT)
     monkeypatch.setattr(
         sim, "TIMING", replace(sim.TIMING, compact_bytes=5000, keep_bytes=1000, chunk=20, sync_bytes=40)
     )

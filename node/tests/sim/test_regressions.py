@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the simulator found in consensus/, each as the shortest run that shows it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from holdfast.consensus import membership, recovery, wal
+from holdfast.consensus import types as t
+from holdfast.consensus.seam import SUCCESS
+from holdfast.consensus.types import Configuration, Entry, Member, RefusedError, Role
+from tests.sim.disk import PowerLoss, SimDisk
+from tests.sim.node import NEWER, NOTE, SEGMENT
+from tests.sim.stage import Stage
+from tests.sim.world import add_learner
+
+
+@pytest.mark.parametrize("failure", ["the process dies before fdatasync", "fdatasync fails"])
+def test_what_recovery_reads_survives_the_next_power_loss(failure: str) -> None:
+    """It is acknowledged as durable right after the start, be it that only the page cache had it."""
+    for luck in range(30):
+        disk = SimDisk(random.Random(luck))
+        wal.create(disk, "cl", "n1", SEGMENT)
+        log, _ = recovery.recover(disk, SEGMENT)
+        entry = Entry(b"\x00" + bytes(2000), 2, 1)
+        log.entry(entry)
+        batch = log.take()
+        if failure == "fdatasync fails":
+            disk.error_after = 1  # the write is good
+            with pytest.raises(OSError, match="Input/output"):
+                log.write(batch)
+        else:
+            disk.crash_after = 1
+            with pytest.raises(PowerLoss):
+                log.write(batch)
+            disk.crash_after = None
+        _, recovered = recovery.recover(disk, SEGMENT)
+        assert recovered.entries[-1] == entry
+        disk.power_loss()
+        assert recovery.recover(disk, SEGMENT)[1].entries[-1] == entry
+
+
+def test_a_change_is_not_said_to_be_so_already_while_it_is_not_committed() -> None:
+    """A wiped server was started on the strength of it, and voted for who lacked what it had acknowledged."""
+    stage = Stage(1, random.Random(1), 3)
+    leader = stage.leader
+    stage.world.isolate({leader.id})
+    change = add_learner(stage.others(leader.id)[0], "elsewhere:1")
+    leader.run(lambda: leader.raft.propose_change(change, lambda _result, _reason: None))
+    with pytest.raises(RefusedError, match="under way") as refusal:
+        leader.raft.propose_change(change, lambda _result, _reason: None)
+    assert refusal.value.passing
+
+
+def test_a_server_that_knows_no_member_grants_no_vote() -> None:
+    """It may be a wiped one that has promised something before."""
+    stage = Stage(2, random.Random(2), 3)
+    blank = stage.world.add("n7")
+    stage.run(1.0)
+    sent: list[t.Message] = []
+    stage.world.drops.append(lambda source, _target, m: source == "n7" and bool(sent.append(m)))  # type: ignore[func-returns-value]
+    blank.run(lambda: blank.raft.receive("n0", t.PreVote(99, 1000, 98)))
+    blank.run(lambda: blank.raft.receive("n0", t.Vote(99, 1000, 98, True)))
+    stage.run(0.1)
+    assert [m.granted for m in sent if isinstance(m, t.PreVoteReply | t.VoteReply)] == [False, False]
+
+
+def test_a_proposal_that_was_cut_may_still_take_effect() -> None:
+    """Five servers: one that holds it wins the election after the one that cut it. "It failed" would have been a lie."""
+    stage = Stage(3, random.Random(3), 5)
+    world, old = stage.world, stage.leader
+    keeper, rival, third, fourth = stage.others(old.id)
+    stage.drop((t.Ack,), target=old.id)
+    world.cut({old.id, keeper}, {rival, third, fourth})
+    stage.write(old)
+    operation = world.checks.history[-1]
+    stage.run(0.1)
+    assert world.nodes[keeper].raft.log.last == old.raft.log.last
+    world.isolate({keeper})
+    for name in (third, fourth):
+        world.nodes[name].raft.eligible = False
+    world.on_leader = lambda node: world.cut({node.id}, {third, fourth}) if node.id == rival else None
+    assert stage.until(stage.leads(rival))
+    world.join_up({old.id, rival})
+    assert stage.until(lambda: operation.returned is not None, 2)
+    assert operation.ok is None
+    world.drops.clear()
+    world.isolate({old.id, rival})
+    world.join_up({keeper, third, fourth})
+    assert stage.until(stage.leads(keeper), 6)
+    assert stage.until(lambda: world.nodes[keeper].machine.state.get(operation.key) == operation.value, 2)
+
+
+def _removed_and_added_again(stage: Stage, between: Callable[[], None]) -> str:
+    world, leader = stage.world, stage.leader
+    target = stage.others(leader.id)[0]
+    world.isolate({target})
+    world.change(leader, lambda old: membership.remove(old, target))
+    stage.run(0.5)
+    between()
+    world.nodes[target].kill()
+    world.nodes[target].wipe()
+    world.change(leader, add_learner(target))
+    stage.run(0.5)
+    world.cuts.clear()
+    world.nodes[target].lost = ""
+    world.nodes[target].start()
+    return target
+
+
+def test_a_server_that_is_added_again_does_not_stop_at_the_entry_that_removed_it() -> None:
+    stage = Stage(4, random.Random(4), 4)
+    leader = stage.leader
+
+    def fill() -> None:  # the removal and the addition do not travel in one batch
+        for _ in range(3):
+            stage.write(leader, 1500)
+        stage.run(0.2)
+
+    target = _removed_and_added_again(stage, fill)
+    assert stage.until(stage.agreed, 5)
+    assert not stage.world.nodes[target].raft.removed
+
+
+def test_an_old_word_about_a_removal_is_not_believed_by_who_was_added_again() -> None:
+    stage = Stage(5, random.Random(5), 4)
+    target = _removed_and_added_again(stage, lambda: None)
+    node = stage.world.nodes[target]
+    removal = stage.leader.raft.history.latest_index - 1
+    assert stage.until(lambda: node.raft.log.last > 1, 2)
+    node.run(lambda: node.raft.receive(stage.leader.id, t.Removed(removal)))
+    stage.run(2.0)
+    assert not node.raft.removed
+
+
+def test_a_removed_learner_that_is_told_right_after_its_start_believes_it() -> None:
+    """Nobody speaks to it again: it never campaigns."""
+    stage = Stage(6, random.Random(6), 3)
+    world, leader = stage.world, stage.leader
+    world.add("n7")
+    world.change(leader, add_learner("n7"))
+    assert stage.until(stage.agreed, 3)
+    node = world.nodes["n7"]
+    node.kill()
+    world.change(leader, lambda old: membership.remove(old, "n7"))
+    stage.run(0.5)
+    node.start()
+    leader.run(lambda: leader.raft.removed_message("n7"))  # it has just connected
+    assert stage.until(lambda: node.raft.removed, 3)
+
+
+def test_a_kind_of_entry_waits_until_every_member_knows_it() -> None:
+    stage = Stage(7, random.Random(7), 3)
+    world = stage.world
+    for node in world.nodes.values():
+        node.kill()
+        node.newer = True
+        node.start()
+    assert stage.until(stage.agreed, 5)
+    leader = stage.leader
+    note = bytes([NOTE]) + b"note"
+    with pytest.raises(RefusedError, match="log format 2, but a member reads only 1"):
+        leader.raft.propose(note, lambda _result, _reason: None)
+
+    def raised(old: Configuration) -> Configuration:
+        return Configuration(
+            old.cluster_id, tuple(Member(m.node_id, m.address, m.role, NEWER) for m in old.members), old.ca
+        )
+
+    world.change(leader, raised)
+    assert stage.until(stage.agreed, 3)
+    outcomes: list[int] = []
+    leader.run(lambda: leader.raft.propose(note, lambda _result, reason: outcomes.append(reason)))
+    assert stage.until(lambda: outcomes == [SUCCESS], 2)
+    assert stage.until(stage.agreed, 2)
+    with pytest.raises(RefusedError, match="server n9 reads log format 1, but the log may hold entries of format 2"):
+        leader.raft.propose_change(
+            lambda old: membership.add(old, Member("n9", "n9:1", Role.LEARNER)), lambda _result, _reason: None
+        )
