@@ -386,6 +386,28 @@ def cut_configuration(seed: int, rng: random.Random) -> World:
     return world
 
 
+def power_cuts(seed: int, rng: random.Random) -> World:
+    """Slow disks, and the power goes everywhere at once just when a write was acknowledged."""
+    stage = Stage(seed, rng, 3)
+    world = stage.world
+    for _ in range(rng.randint(2, 5)):
+        for node in world.nodes.values():
+            node.flush_delay = rng.choice([0.002, 0.02, 0.05])
+        told = stage.acknowledged() + rng.randint(0, 3)
+        for _ in range(20):
+            leader = world.leader()
+            if leader is not None:
+                stage.write(leader, rng.choice([10, 700]))
+            if stage.until(lambda told=told: stage.acknowledged() > told, 0.03):  # type: ignore[misc]
+                break
+        for node in world.nodes.values():
+            node.crash()
+        for node in world.nodes.values():
+            node.start()
+        stage.until(lambda: world.leader() is not None, 3)
+    return world
+
+
 SCHEDULES: tuple[Callable[[int, random.Random], World], ...] = (
     figure_8,
     re_elected,
@@ -398,4 +420,5 @@ SCHEDULES: tuple[Callable[[int, random.Random], World], ...] = (
     second_life,
     cut_proposal,
     cut_configuration,
+    power_cuts,
 )
