@@ -8,11 +8,8 @@ import pytest
 from tests.sim.mutants import MUTANTS, seeds_to_catch
 
 SLOW = {  # found by `python -m tests.sim.mutants`, after too many seeds for every day
-    "acks_of_older_terms_count",
     "an_old_removal_is_believed",
-    "answers_of_an_earlier_life_count",
     "own_vote_counts_before_it_is_durable",
-    "the_match_of_an_earlier_life_counts",
 }
 LIMIT = 60
 
