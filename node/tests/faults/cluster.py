@@ -7,6 +7,7 @@ import ipaddress
 import json
 import signal
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -55,6 +56,13 @@ def mount_both(cluster: LocalCluster) -> None:
         assert answer.status == 204, answer.body
 
 
+def configure(server: Server, options: dict[str, Any]) -> None:
+    """Set options of storage "raft" of a server that does not run yet."""
+    config = json.loads(server.config.read_text())
+    config["storage"]["raft"] |= options
+    server.config.write_text(json.dumps(config))
+
+
 class FaultCluster(LocalCluster):
     """Servers with a shim each, when there is a library of it."""
 
@@ -77,9 +85,7 @@ class FaultCluster(LocalCluster):
     def add(self, node_id: str, data: Path | None = None) -> Server:
         data = data or self._data.get(node_id)
         server = self.servers[node_id] = Server(self.folder / node_id, node_id, data, self.tls)
-        config = json.loads(server.config.read_text())
-        config["storage"]["raft"] |= self._raft
-        server.config.write_text(json.dumps(config))
+        configure(server, self._raft)
         if self._library is not None:
             shim = self.shims[node_id] = Shim(self._library, server.folder / "faults", server.data / "raft")
             shim.rate(self._rates.get(node_id, 0.0))
@@ -136,16 +142,17 @@ def another_leads(cluster: LocalCluster, old: Server) -> Server:
     return found
 
 
-def sleep_and_answer(load: Load, old: Server) -> None:
+def sleep_and_answer(load: Load, old: Server, asleep: Callable[[], None] = lambda: None) -> None:
     """The leader sleeps; others write. Reads that reach it meanwhile are the first thing it sees when it wakes.
 
-    It believes for a moment that it still leads; the reads are part of the history.
+    It believes for a moment that it still leads; the reads are part of the history. `asleep` is done as soon as it sleeps.
     """
     readers = [load.client(f"patient{n}", timeout=20.0) for n in range(6)]
     with load.enter():
         for number, reader in enumerate(readers):
             reader.look(old, number)  # the connection is there before it sleeps
         pause(old)
+        asleep()
         another_leads(load.cluster, old)
         load.progress(30)
         with ThreadPoolExecutor(len(readers)) as pool:

@@ -9,17 +9,33 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
 from tests.faults.client import Load
-from tests.faults.cluster import certificate, kill, mount_both, restart
+from tests.faults.cluster import certificate, configure, kill, mount_both, restart, sleep_and_answer
 from tests.faults.judge import TOTALS, settle
 from tests.process.harness import Server, wait_for
-from tests.process.test_partitions import FarCluster, Network, inside, ip
+from tests.process.test_partitions import FarCluster, FarServer, Network, inside, ip
 
-Make = Callable[[int], FarCluster]
+Make = Callable[..., FarCluster]
 Rounds = Callable[[int, int], int]
+
+
+class Far(FarCluster):
+    """Servers in namespaces, with options of storage "raft"."""
+
+    def __init__(self, folder: Path, network: Network, tls: tuple[Path, Path], raft: dict[str, Any]) -> None:
+        super().__init__(folder, network, tls)
+        self._raft = raft
+
+    def add(self, node_id: str, data: Path | None = None) -> Server:
+        server = self.servers[node_id] = FarServer(self.folder / node_id, node_id, self.network, self.tls)
+        configure(server, self._raft)
+        server.token = self.token
+        server.start()
+        return server
 
 
 @pytest.fixture
@@ -27,7 +43,7 @@ def make_far(tmp_path: Path) -> Iterator[Make]:
     """One cluster in namespaces of its own; the test runs where the clients are."""
     with contextlib.ExitStack() as stack:
 
-        def build(count: int) -> FarCluster:
+        def build(count: int, **raft: Any) -> FarCluster:
             try:
                 network = Network(count)
                 stack.callback(network.close)
@@ -36,7 +52,7 @@ def make_far(tmp_path: Path) -> Iterator[Make]:
             except (OSError, FileNotFoundError) as error:
                 pytest.skip(f"network namespaces cannot be made here (root and iproute2 needed): {error}")
             tls = certificate(tmp_path, list(network.addresses.values()))
-            cluster = FarCluster(tmp_path / "far", network, tls)
+            cluster = Far(tmp_path / "far", network, tls, raft)
             stack.callback(cluster.close)
             cluster.build(count)
             mount_both(cluster)
@@ -80,6 +96,21 @@ def test_a_leader_alone(make_far: Make, tmp_path: Path, seed: int, rounds: Round
             alone(cluster, old, **ways[number % 3])
             steps_down(old)
             load.progress(40)
+            cluster.network.heal()
+    settle(load, tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("lease", [False, True], ids=["read-index", "lease"])
+def test_a_leader_wakes_up_alone(make_far: Make, tmp_path: Path, seed: int, lease: bool) -> None:
+    """It is cut off while it sleeps: when it wakes, nobody tells it that it was replaced, and clients wait for its answers."""
+    cluster = make_far(3, lease_reads=lease)
+    with load_on(cluster, seed) as load:
+        for _ in range(4):
+            load.progress()
+            old = cluster.leader()
+            sleep_and_answer(load, old, lambda old=old: alone(cluster, old))  # type: ignore[misc]
+            steps_down(old)
             cluster.network.heal()
     settle(load, tmp_path)
 

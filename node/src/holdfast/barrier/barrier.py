@@ -97,6 +97,10 @@ class Barrier:
             preconditions = {prefix + key: revision for key, revision in preconditions.items()}
         return await self._storage.commit(sealed, preconditions)
 
+    async def read_barrier(self) -> None:
+        """As `Storage.read_barrier`."""
+        await self._storage.read_barrier()
+
     def view(self, prefix: str) -> View:
         """The part of the barrier below `prefix`, with keys relative to it."""
         return View(self, prefix)
@@ -127,3 +131,7 @@ class View:
     async def commit(self, ops: Sequence[Op], preconditions: Mapping[str, int] | None = None) -> int:
         """As `Barrier.commit`."""
         return await self._barrier.commit(ops, preconditions, prefix=self._prefix)
+
+    async def read_barrier(self) -> None:
+        """As `Storage.read_barrier`."""
+        await self._barrier.read_barrier()

@@ -48,14 +48,16 @@ class Dispatcher:
     async def handle(self, request: Request) -> Response | None:
         """None: 204 for a write, 404 for a read. Raises ApiError and errors of storage and engines."""
         path = _normal(request)
-        if request.operation in _READS or path.startswith(("sys/", "auth/")):
-            # A secret's write needs no round of its own: its commit fails if this node no longer leads.
+        # A secret's write needs no round of its own: its commit fails if this node no longer leads. Where none follows, because
+        # the request is refused here, the round comes before the refusal; engines do the same.
+        current = request.operation in _READS or path.startswith(("sys/", "auth/")) or self._mounts.match(path) is None
+        if current:
             await self._storage.read_barrier()
         if path in _OPEN_PATHS:
             return await self._route(Context(request.operation, path, request.data))
         if path.startswith(_UI_PATH):
             return await self._ui(request, path)
-        client, acl = await self._admit(request, path)
+        client, acl = await self._admit(request, path, current=current)
         context = Context(request.operation, path, request.data, client, acl, request.token)
         if not client.spent:
             return await self._route(context)
@@ -73,22 +75,37 @@ class Dispatcher:
         if client.spent:
             await self._tokens.revoke(client.salted)
 
-    async def _admit(self, request: Request, path: str, *, count: bool = True) -> tuple[Client, Acl]:
+    async def _admit(
+        self, request: Request, path: str, *, count: bool = True, current: bool = True
+    ) -> tuple[Client, Acl]:
+        """Who asks, and what they may do. `current`: what this node has applied is known to be current."""
         client = await self._tokens.use(request.token, count=count)
+        if client is None and not current:
+            await self._storage.read_barrier()
+            current = True
+            client = await self._tokens.use(request.token, count=count)
         if client is None:
             raise denied()
-        acl = self._policies.acl(client.entry.policies)
-        if acl.root:
-            return client, acl
-        bare = path.rstrip("/")
-        sudo = bare in _SUDO_PATHS or path.startswith(_SUDO_PREFIXES)
-        if not acl.allows(
-            request.operation, path, request.data, lambda: self._exists(request, path, client), sudo=sudo
-        ):
+        acl = self._permits(request, path, client)
+        if acl is None and not current:
+            await self._storage.read_barrier()
+            acl = self._permits(request, path, client)
+        if acl is None:
             if client.spent:
                 await self._tokens.revoke(client.salted)
             raise denied(by_policy=True)
         return client, acl
+
+    def _permits(self, request: Request, path: str, client: Client) -> Acl | None:
+        """The caller's rights; None when they do not cover the request."""
+        acl = self._policies.acl(client.entry.policies)
+        if acl.root:
+            return acl
+        sudo = path.rstrip("/") in _SUDO_PATHS or path.startswith(_SUDO_PREFIXES)
+        allowed = acl.allows(
+            request.operation, path, request.data, lambda: self._exists(request, path, client), sudo=sudo
+        )
+        return acl if allowed else None
 
     def _exists(self, request: Request, path: str, client: Client) -> bool | None:
         mount = self._mounts.match(path)

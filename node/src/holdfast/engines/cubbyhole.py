@@ -57,3 +57,6 @@ class _Private:
         return await self._view.commit(
             moved, {self._prefix + key: value for key, value in (preconditions or {}).items()}
         )
+
+    async def read_barrier(self) -> None:
+        await self._view.read_barrier()

@@ -139,8 +139,9 @@ class Kv2:
     async def _change(self, path: str, change: Change) -> Answer | None:
         """Read the metadata, let `change` decide on the batch, commit it on condition that nothing moved meanwhile.
 
-        `change` returns None for "nothing to do"; it is asked again, and so checks a cas again, when we were overtaken.
-        Raises EngineError 409 when others kept overtaking us.
+        `change` returns None for "nothing to do"; it is asked again, and so checks a cas again, when we were overtaken. It is
+        also asked again before nothing is done, or it refuses: only a commit shows that this node still leads, and a deposed
+        leader would judge by what was there before. Raises EngineError 409 when others kept overtaking us.
         """
         key = "metadata/" + path
         queue = self._queues.get(path)
@@ -150,11 +151,21 @@ class Kv2:
         writers.append(None)
         try:
             async with lock:
+                current = False  # whether what is read is surely so
                 for _ in range(_ATTEMPTS):
                     metadata, revision = self._metadata(path)
-                    outcome = change(metadata)
+                    try:
+                        outcome = change(metadata)
+                    except EngineError:
+                        if current:
+                            raise
+                        outcome = None
                     if outcome is None:
-                        return None
+                        if current:
+                            return None
+                        await self._view.read_barrier()
+                        current = True
+                        continue
                     ops, answer = outcome
                     try:
                         await self._view.commit(ops, {key: revision})
@@ -199,6 +210,7 @@ class Kv2:
         gone: list[Answer] = []
 
         def change(metadata: Metadata | None) -> tuple[list[Op], Answer] | None:
+            gone.clear()
             number = metadata.current_version if metadata else 0
             if metadata is None or number not in metadata.versions:
                 raise EngineError(404)

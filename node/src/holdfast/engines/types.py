@@ -23,6 +23,9 @@ class View(Protocol):
 
     async def commit(self, ops: Sequence[Op], preconditions: Mapping[str, int] | None = None) -> int: ...
 
+    async def read_barrier(self) -> None:
+        """What `get` shows afterwards is current. A write that commits nothing has to ask, before it says so or refuses."""
+
 
 @dataclass(slots=True)
 class Call:

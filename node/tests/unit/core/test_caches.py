@@ -102,3 +102,40 @@ async def test_policies_are_parsed_beside_the_loop(leader: Any, monkeypatch: Any
     await token_with_policy(leader)  # writes the policy, then uses it
     assert len(threads) == 1
     assert threads[0] is not threading.main_thread()
+
+
+@pytest.mark.parametrize("unseen", ["policy", "token", "mount"])
+async def test_a_write_is_refused_only_on_what_is_current(leader: Any, monkeypatch: Any, unseen: str) -> None:
+    """The node was deposed and does not know it: what another leader has granted meanwhile is seen when it asks."""
+    grant = {"policy": 'path "+/w" { capabilities = ["create", "update"] }'}
+    token = "created-by-another-leader"
+
+    async def create(policy: str) -> None:
+        body = {"id": token, "policies": [policy], "no_default_policy": True}
+        assert (await leader.call("POST", "auth/token/create", body))[0] == 200
+
+    async def catch_up() -> None:
+        if unseen == "policy":
+            assert (await leader.call("PUT", "sys/policies/acl/w", grant))[0] == 204
+        elif unseen == "token":
+            await create("w")
+        else:
+            assert (await leader.call("POST", "sys/mounts/late", {"type": "kv"}))[0] == 204
+
+    assert (await leader.call("POST", "sys/mounts/kv1", {"type": "kv"}))[0] == 204
+    if unseen != "policy":
+        assert (await leader.call("PUT", "sys/policies/acl/w", grant))[0] == 204
+    if unseen != "token":
+        await create("w")
+    known, rounds = leader.storage.read_barrier, []
+
+    async def ask() -> None:
+        await known()
+        monkeypatch.setattr(leader.storage, "read_barrier", known)
+        rounds.append(1)
+        await catch_up()
+
+    path = "late/w" if unseen == "mount" else "kv1/w"
+    monkeypatch.setattr(leader.storage, "read_barrier", ask)
+    assert (await leader.call("POST", path, {"x": 1}, token=token))[0] == 204
+    assert rounds == [1]

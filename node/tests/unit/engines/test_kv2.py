@@ -258,6 +258,50 @@ class InmemView:
     async def commit(self, ops: Sequence[Op], preconditions: Mapping[str, int] | None = None) -> int:
         return await InmemStorage.commit(self._storage, ops, preconditions)
 
+    async def read_barrier(self) -> None:
+        """Always current."""
+
+
+class Deposed(InmemStorage):
+    """Another server leads and has written meanwhile: this one learns of it when it asks, or not at all."""
+
+    def __init__(self, call: Call) -> None:
+        super().__init__()
+        self._unseen: list[Call] = [call]
+
+    async def read_barrier(self) -> None:
+        while self._unseen:
+            await Kv2(InmemView(self)).handle(self._unseen.pop())
+
+
+@pytest.mark.parametrize(
+    ("asked", "unseen"),
+    [
+        (("update", "data/a", {"data": {}, "options": {"cas": 2}}), ("update", "data/a", {"data": {"x": 2}})),
+        (("delete", "data/b", {}), ("update", "data/b", {"data": {"x": 1}})),
+        (("delete", "metadata/b", {}), ("update", "data/b", {"data": {"x": 1}})),
+        (("update", "undelete/a", {"versions": [1]}), ("delete", "data/a", {})),
+        (("update", "destroy/a", {"versions": [2]}), ("update", "data/a", {"data": {"x": 2}})),
+        (("patch", "data/b", {"data": {"y": 1}}), ("update", "data/b", {"data": {"x": 1}})),
+        (("patch", "metadata/b", {"max_versions": 3}), ("update", "data/b", {"data": {"x": 1}})),
+    ],
+)
+async def test_a_leader_that_was_deposed_neither_refuses_nor_leaves_undone_what_it_knows_nothing_of(
+    asked: tuple[str, str, dict[str, Any]], unseen: tuple[str, str, dict[str, Any]]
+) -> None:
+    storage = Deposed(Call(*unseen))
+    await Kv2(storage).handle(Call("update", "data/a", {"data": {"x": 1}}))
+    revision = await storage.commit([])
+    await Kv2(storage).handle(Call(*asked))
+    assert await storage.commit([]) == revision + 3, "the request was not carried out"
+
+
+async def test_a_write_that_commits_asks_nobody() -> None:
+    storage = Deposed(Call("update", "data/a", {"data": {"x": 1}}))
+    await Kv2(storage).handle(Call("update", "data/a", {"data": {}, "options": {"cas": 0}}))
+    assert storage.get("versions/a/1") is not None
+    assert storage.get("versions/a/2") is None
+
 
 async def test_an_overtaken_write_is_made_again() -> None:
     storage = Contended(2)
