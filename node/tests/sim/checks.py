@@ -42,6 +42,7 @@ class Checks:
     def __init__(self) -> None:
         self.leaders: dict[int, str] = {}
         self.committed: dict[int, tuple[int, bytes]] = {}
+        self.committed_in: dict[int, int] = {}  # the lowest term of a server that applied it: it was committed by then
         self.last_committed = 1
         self.acked: dict[int, bytes] = {}
         self.max_acked = 1
@@ -73,8 +74,8 @@ class Checks:
             raise Violation(f"election safety: {other} and {node.id} lead term {term}")
         log = node.raft.log
         for index, (entry_term, command) in self.committed.items():
-            if index <= log.first:
-                continue
+            if index <= log.first or term < self.committed_in[index]:
+                continue  # a late winner of an older term need not have it, and can commit nothing
             if index > log.last:
                 raise Violation(f"leader completeness: {node.id} leads term {term} without committed entry {index}")
             entry = log.get(index)
@@ -84,6 +85,7 @@ class Checks:
     def applied(self, node: Node, entry: Entry) -> None:
         """A server applies an entry: it is the same everywhere."""
         known = self.committed.setdefault(entry.index, (entry.term, entry.command))
+        self.committed_in[entry.index] = min(node.raft.current_term, self.committed_in.get(entry.index, 1 << 62))
         self.last_committed = max(self.last_committed, entry.index)
         if known != (entry.term, entry.command):
             self.broken = f"state machine safety: {node.id} applies another entry {entry.index}"
