@@ -114,9 +114,8 @@ class Raft(StateFiles):
             raise NotLeaderError("this server is not the leader")
         latest = self.history.latest
         new = change(latest)
-        if (
-            self._change_waits()
-        ):  # be it this one: who is told "it is so already" may wipe or start a server on the strength of it
+        # Be it this very change that waits: who is told "it is so already" may wipe or start a server on the strength of it.
+        if self._change_waits():
             raise t.RefusedError("another configuration change is under way: try again in a moment", passing=True)
         if new == latest:
             return False
@@ -287,8 +286,7 @@ class Raft(StateFiles):
         if index == 0 or not trusted or self.leadership is not None:  # a leader is never removed as such
             return
         self._removal_said = 0
-        member = (
-            latest.member(self.node_id) is not None or self.node_id in latest.removed
-        )  # and its addition is still to come
+        # In `removed`: its addition, after the removal, is still to come.
+        member = latest.member(self.node_id) is not None or self.node_id in latest.removed
         if member and index > max(self.history.latest_index, self._leaders_commit):
             self._mark_removed()

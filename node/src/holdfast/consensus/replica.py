@@ -331,9 +331,7 @@ class Replica:
         """
         if not await self.change(lambda old: membership.add(old, member)):
             await self.read_barrier()  # it was so already: as far as a leader knows that a majority still follows
-        self.transport.drop(
-            member.node_id
-        )  # what its earlier self still has under way must not be taken for its answers
+        self.transport.drop(member.node_id)  # what its earlier self has under way must not be taken for its answers
         if self.raft.leadership is not None:
             self.raft.leadership.restart(member.node_id, clock.now())
 

@@ -178,9 +178,7 @@ class Timing:
     max_inflight: int = 32  # appends under way to one server
     chunk: int = 256 * 1024
     chunk_window: int = 8
-    sync_bytes: int = (
-        4 * 1024 * 1024
-    )  # of a state file that comes in: many short syncs, not one that stops the loop for seconds
+    sync_bytes: int = 4 * 1024 * 1024  # of an incoming state file: many short syncs, not one that stops the loop
     compact_bytes: int = 48 * 1024 * 1024  # of log since the last snapshot (design.md 19)
     keep_bytes: int = 16 * 1024 * 1024  # of log kept behind a snapshot for servers that lag
     lease_reads: bool = False  # reads trust the clocks instead of asking a majority (consensus/reads.py)

@@ -21,9 +21,7 @@ from holdfast.state.records import EntryDecoder, RecordError
 from holdfast.storage.types import Cluster, NoSpace, StorageError
 
 _BATCH = 1024 * 1024  # bytes of the body handed to the worker thread at once
-_SYNC_EVERY = (
-    4 * 1024 * 1024
-)  # bytes: one sync of gigabytes would hold up those of the journal, on the same file system
+_SYNC_EVERY = 4 * 1024 * 1024  # bytes: one sync of gigabytes would hold up the journal's, on the same disk
 # Without these no server could ever be unsealed again, so a state that lacks them is refused, also with force.
 _REQUIRED = frozenset(("core/keyring", "core/seal-config"))
 MISMATCH = (

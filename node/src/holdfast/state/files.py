@@ -20,9 +20,7 @@ import msgpack
 MAGIC = b"HFSTATE1"
 _HEAD = struct.Struct("<II")
 _BLOCK = 256 * 1024
-_SYNC_EVERY = (
-    4 * 1024 * 1024
-)  # bytes: one sync of gigabytes would hold up those of the journal, on the same file system
+_SYNC_EVERY = 4 * 1024 * 1024  # bytes: one sync of gigabytes would hold up the journal's, on the same disk
 
 
 class StateFileError(Exception):
