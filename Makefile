@@ -89,8 +89,8 @@ test-unit: venv ## Unit tests of node and collection
 	$(BIN)/python -m pytest -q -n 2 tests/unit
 
 .PHONY: sim
-sim: venv ## The consensus under 200 seeds of crashes, cuts and torn writes
-	cd node && ../$(BIN)/python -m tests.sim 1 200
+sim: venv ## The consensus under 500 seeds of crashes, cuts, bad disks and torn writes
+	cd node && ../$(BIN)/python -m tests.sim 1 500
 
 .PHONY: mutants
 mutants: venv ## Whether the simulator finds faults that are put in on purpose
