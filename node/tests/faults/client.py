@@ -236,11 +236,13 @@ class Load:
             client.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
         for client in self._clients:
             client.halt.set()
         for client in self._clients:
             client.join(30)
+        if failure is not None:
+            print(f"the history so far: {keep(self.history, self.cluster.folder)}")
 
     def progress(self, count: int = 20, timeout: float = 40.0) -> None:
         """Wait until this many more writes are acknowledged: the cluster serves."""

@@ -21,7 +21,7 @@ Rounds = Callable[[int, int], int]
 def test_the_leader_is_killed_again_and_again(make_cluster: Make, tmp_path: Path, seed: int, rounds: Rounds) -> None:
     cluster = make_cluster(3)
     with Load(cluster, seed) as load:
-        for _ in range(rounds(1, 8)):
+        for _ in range(rounds(1, 6)):
             load.progress()
             old = cluster.leader()
             kill(old)
@@ -63,7 +63,7 @@ def test_any_two_of_five_servers_are_killed(make_cluster: Make, tmp_path: Path, 
     cluster = make_cluster(5)
     random = Random(seed)
     with Load(cluster, seed) as load:
-        for number in range(5):
+        for number in range(3):
             load.progress()
             victims = random.sample(list(cluster.servers.values()), 2)
             if number % 2 and cluster.leader() not in victims:

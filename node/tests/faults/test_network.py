@@ -85,12 +85,13 @@ def steps_down(server: Server) -> None:
     wait_for(lambda: server.get("sys/health", timeout=2.0).status != 200, "the old leader steps down", 30)
 
 
-def test_a_leader_alone(make_far: Make, tmp_path: Path, seed: int, rounds: Rounds) -> None:
+@pytest.mark.long
+def test_a_leader_alone(make_far: Make, tmp_path: Path, seed: int) -> None:
     """Cut off in both directions, then in one: clients still reach it, and must not be told anything old by it."""
     cluster = make_far(3)
     ways = [{}, {"incoming": False}, {"outgoing": False}]
     with load_on(cluster, seed, 8) as load:
-        for number in range(rounds(1, 6)):
+        for number in range(4):
             load.progress()
             old = cluster.leader()
             alone(cluster, old, **ways[number % 3])
@@ -100,13 +101,12 @@ def test_a_leader_alone(make_far: Make, tmp_path: Path, seed: int, rounds: Round
     settle(load, tmp_path)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("lease", [False, True], ids=["read-index", "lease"])
-def test_a_leader_wakes_up_alone(make_far: Make, tmp_path: Path, seed: int, lease: bool) -> None:
+@pytest.mark.parametrize("lease", [False, pytest.param(True, marks=pytest.mark.long)], ids=["read-index", "lease"])
+def test_a_leader_wakes_up_alone(make_far: Make, tmp_path: Path, seed: int, rounds: Rounds, lease: bool) -> None:
     """It is cut off while it sleeps: when it wakes, nobody tells it that it was replaced, and clients wait for its answers."""
     cluster = make_far(3, lease_reads=lease)
     with load_on(cluster, seed) as load:
-        for _ in range(4):
+        for _ in range(rounds(1, 3)):
             load.progress()
             old = cluster.leader()
             sleep_and_answer(load, old, lambda old=old: alone(cluster, old))  # type: ignore[misc]
@@ -122,7 +122,7 @@ def test_two_against_three(make_far: Make, tmp_path: Path, seed: int) -> None:
     names = list(cluster.servers)
     random = Random(seed)
     with load_on(cluster, seed) as load:
-        for number in range(4):
+        for number in range(2):
             load.progress()
             leader = cluster.leader().node_id
             others = random.sample([n for n in names if n != leader], 4)
@@ -148,7 +148,7 @@ def test_a_bridge(make_far: Make, tmp_path: Path, seed: int) -> None:
     names = list(cluster.servers)
     random = Random(seed)
     with load_on(cluster, seed) as load:
-        for number in range(4):
+        for number in range(3):
             load.progress()
             leader = cluster.leader().node_id
             others = random.sample([n for n in names if n != leader], 4)
@@ -166,7 +166,7 @@ def test_a_ring(make_far: Make, tmp_path: Path, seed: int) -> None:
     cluster = make_far(3)
     names = list(cluster.servers)
     with load_on(cluster, seed) as load:
-        for _ in range(3):
+        for _ in range(2):
             load.progress()
             for one, following in zip(names, [*names[1:], names[0]], strict=True):
                 split(cluster, [following], [one], incoming=False)
