@@ -46,6 +46,7 @@ class Leadership:
         self.lease = Lease(raft.timing.lease)
         self.transfer_target: str | None = None
         self._transfer_until = 0.0
+        self._transfer_named = False
         self._transfer_sent = float("-inf")
         self._snapshots: dict[str, tuple[Snapshot, Sender, float]] = {}
         self._restores: dict[tuple[str, str], Sender] = {}
@@ -306,7 +307,16 @@ class Leadership:
     # --- transfer ---
 
     def begin_transfer(self, target: str | None, now: float, timeout: float) -> str | None:
-        """Stop taking proposals and hand over once the target has everything. Returns the target, None if nobody can lead."""
+        """Stop taking proposals and hand over once the target has everything. Returns the target, None if nobody can lead.
+
+        A target that falls silent is given up (dissertation §3.10), for another one unless it was asked for by name.
+        """
+        self._transfer_until = now + timeout
+        self._transfer_named = target is not None
+        self._aim(target, now)
+        return self.transfer_target
+
+    def _aim(self, target: str | None, now: float) -> None:
         candidates = [
             (p.match, peer)
             for peer, p in self.progress.items()
@@ -317,12 +327,8 @@ class Leadership:
             and now - p.acked_at < self.raft.timing.quorum
             and (target is None or peer == target)
         ]
-        if not candidates:
-            return None
-        self.transfer_target = max(candidates)[1]
-        self._transfer_until = now + timeout
+        self.transfer_target = max(candidates)[1] if candidates else None
         self._transfer_sent = float("-inf")
-        return self.transfer_target
 
     def _pump_transfer(self, now: float) -> None:
         target = self.transfer_target
@@ -331,6 +337,11 @@ class Leadership:
         progress = self.progress.get(target)
         if progress is None or now >= self._transfer_until:
             self.transfer_target = None
+            return
+        if now - progress.acked_at >= self.raft.timing.quorum:
+            self.transfer_target = None
+            if not self._transfer_named:
+                self._aim(None, now)
             return
         raft = self.raft
         if progress.match == raft.log.last and now - self._transfer_sent >= raft.timing.resend * 2:

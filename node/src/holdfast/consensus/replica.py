@@ -361,7 +361,7 @@ class Replica:
         while self.raft.leadership is leading:
             if time.monotonic() >= deadline or leading.transfer_target is None:
                 leading.transfer_target = None
-                raise t.RefusedError(f"server {target} did not take over in {timeout:.0f} s")
+                raise t.RefusedError(f"server {target} did not take over")
             await asyncio.sleep(0.005)
         while self.raft.leader_id is None and time.monotonic() < deadline:
             await asyncio.sleep(0.005)

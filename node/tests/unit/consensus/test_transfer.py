@@ -26,3 +26,24 @@ def test_the_old_leader_does_not_take_over_from_its_heir(seed: int) -> None:
     leader = world.leader()
     assert leader is heir
     assert heir.raft.current_term == term + 1
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_target_that_falls_silent_is_given_up(named: bool) -> None:
+    """Nothing can be written while leadership is handed over: not for long to somebody who is asleep."""
+    world = World(4)
+    world.run(5.0)
+    old = world.leader()
+    assert old is not None
+    world.write(old, "k", b"1")
+    world.run(6.0)
+    sleeper = max(node.id for node in world.nodes.values() if node is not old)
+    world.nodes[sleeper].paused = True
+    old.run(lambda: old.raft.leadership.begin_transfer(sleeper if named else None, old.clock(), 30.0))
+    assert old.raft.leadership.transfer_target == sleeper
+    world.run(7.5)
+    leader = world.leader()
+    assert leader is not None
+    assert leader.id != sleeper
+    assert (leader is old) == named
+    assert leader.raft.leadership.transfer_target is None
