@@ -231,7 +231,7 @@ def test_older_tls_is_refused(host: Host) -> None:
 def test_a_name_that_was_never_a_member(host: Host) -> None:
     """It may speak Raft (a server that lags must hear a leader it does not know yet), but a leader knows the members."""
     with unharmed(host, words="not a member"), host.greet("ghost") as connection:
-        for message in (t.Vote(10**6, 10**6, 10**6, True), t.PreVote(10**6, 10**6, 10**6), t.Removed(10**9)):
+        for message in (t.Vote(10**6, 10**6, 10**6, True), t.PreVote(10**6, 10**6, 10**6), t.Removed(10**9, 10**6)):
             send(connection, RAFT, wire.encode(message))
         send(connection, REQUEST, msgpack.packb([1, msgpack.packb(["remove", "n3"])]))
         done(connection)
@@ -324,7 +324,7 @@ def test_a_members_absurd_values(host: Host) -> None:
                 t.Install(number, HUGE, ["junk"]),
                 t.Pull("restore-../x.state", "", HUGE),
                 t.Pull("restore-1.state", "", HUGE),
-                t.Removed(HUGE),
+                t.Removed(HUGE, HUGE),
             ):
                 send(connection, RAFT, wire.encode(message))
             done(connection)

@@ -131,7 +131,7 @@ def test_an_old_word_about_a_removal_is_not_believed_by_who_was_added_again() ->
     node = stage.world.nodes[target]
     removal = stage.leader.raft.history.latest_index - 1
     assert stage.until(lambda: node.raft.log.last > 1, 2)
-    node.run(lambda: node.raft.receive(stage.leader.id, t.Removed(removal)))
+    node.run(lambda: node.raft.receive(stage.leader.id, t.Removed(removal, stage.leader.raft.current_term)))
     stage.run(2.0)
     assert not node.raft.removed
 
@@ -180,3 +180,23 @@ def test_a_kind_of_entry_waits_until_every_member_knows_it() -> None:
         leader.raft.propose_change(
             lambda old: membership.add(old, Member("n9", "n9:1", Role.LEARNER)), lambda _result, _reason: None
         )
+
+
+def test_a_removed_leader_believes_it_whatever_changes_it_had_under_way() -> None:
+    """Its uncommitted tail has a configuration of a higher index than the one that removed it, but of an older term."""
+    stage = Stage(7, random.Random(7), 4)
+    world, old = stage.world, stage.leader
+    world.cuts |= {(old.id, n) for n in stage.names} | {(n, old.id) for n in stage.names}
+    for _ in range(20):
+        stage.write(old)
+    world.change(old, add_learner("n7"))
+    lost = old.raft.history.latest_index
+    assert stage.until(stage.leads(*stage.others(old.id)), 4)
+    new = stage.leader
+    assert new is not old
+    assert stage.until(lambda: new.raft.leadership.ready, 2)
+    world.change(new, lambda latest: membership.remove(latest, old.id))
+    assert stage.until(lambda: new.raft.commit >= new.raft.history.latest_index, 2)
+    assert new.raft.history.latest_index < lost == old.raft.history.latest_index
+    world.cuts.clear()
+    assert stage.until(lambda: old.raft.removed, 4)

@@ -111,7 +111,7 @@ class Leadership:
         latest = self.raft.history.latest
         for node_id in latest.removed:
             if latest.member(node_id) is None:
-                self.raft.network.send(node_id, Removed(self.raft.history.latest_index))
+                self.raft.network.send(node_id, Removed(self.raft.history.latest_index, self.term))
 
     def replicate(self, now: float) -> None:
         """Send everything that is due."""

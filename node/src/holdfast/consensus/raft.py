@@ -70,7 +70,7 @@ class Raft(StateFiles):
         for (peer, _), sender in self._serving.items():
             for chunk in sender.due(self.disk, now, self.timing):
                 self.network.send(peer, chunk)
-        if self._removal_said:
+        if self._removal_said[0]:
             self._believe_removal(not self.election.sticky(now))
         if self._restoring is not None and not self._has(self._restoring[2].file):
             self._pull(now)
@@ -163,7 +163,7 @@ class Raft(StateFiles):
         """What to tell `peer` when a committed configuration has removed it, else None."""
         index, committed = self.history.at(self.commit)
         if peer in committed.removed and committed.member(peer) is None and self.history.latest.member(peer) is None:
-            return t.Removed(index)
+            return t.Removed(index, self.log.term_at(self.commit))
         return None
 
     def disconnected(self, peer: str) -> None:
@@ -272,7 +272,7 @@ class Raft(StateFiles):
             self._applied_entry(entry, result)
 
     def _on_removed(self, peer: str, m: t.Removed, now: float) -> None:
-        self._removal_said = max(self._removal_said, m.index)
+        self._removal_said = max(self._removal_said, (m.index, m.term))
         self._believe_removal(peer == self.leader_id or not self.election.sticky(now))
 
     def _believe_removal(self, trusted: bool) -> None:
@@ -282,11 +282,14 @@ class Raft(StateFiles):
         may be an old one, from before this id was wiped and added again: it waits. A leader whose commit index covers the removal
         and that replicates to this server all the same has added it again since.
         """
-        index, latest = self._removal_said, self.history.latest
+        (index, term), latest = self._removal_said, self.history.latest
         if index == 0 or not trusted or self.leadership is not None:  # a leader is never removed as such
             return
-        self._removal_said = 0
+        self._removal_said = (0, 0)
         # In `removed`: its addition, after the removal, is still to come.
         member = latest.member(self.node_id) is not None or self.node_id in latest.removed
-        if member and index > max(self.history.latest_index, self._leaders_commit):
+        # A later configuration here is that addition, or the uncommitted tail of a leader from before the removal.
+        own = self.history.latest_index
+        added_since = own >= index and self.log.term_at(max(own, self.log.first)) >= term
+        if member and index > self._leaders_commit and not added_since:
             self._mark_removed()

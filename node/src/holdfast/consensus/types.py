@@ -316,9 +316,10 @@ class Pull(NamedTuple):
 
 
 class Removed(NamedTuple):
-    """To a server that the configuration at `index` has removed."""
+    """To a server that the committed configuration at `index` has removed; `term`: of the newest entry the sender knows committed."""
 
     index: int  # type: ignore[assignment]
+    term: int
 
 
 Message = (

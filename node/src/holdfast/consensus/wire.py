@@ -26,7 +26,7 @@ _KINDS: dict[int, tuple[type[Any], tuple[type, ...]]] = {
     11: (t.ChunkAck, (str, int, bool)),
     12: (t.Install, (int, int, list)),
     13: (t.Pull, (str, str, int)),
-    14: (t.Removed, (int,)),
+    14: (t.Removed, (int, int)),
 }
 _NUMBERS: dict[type[Any], int] = {cls: number for number, (cls, _) in _KINDS.items()}
 
