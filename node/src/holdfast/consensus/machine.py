@@ -8,6 +8,7 @@ then the file is loaded. A load that fails after that is fatal anyway. Meanwhile
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import gc
 import logging
@@ -116,8 +117,9 @@ class StateMachine:
                 size, sha256 = files.write(temporary, frozen, pace)
                 os.rename(temporary, path)
                 self._disk.sync_dir()
-            except (OSError, DiscardedError):
-                temporary.unlink(missing_ok=True)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    temporary.unlink(missing_ok=True)
                 raise
             finally:
                 _discard(frozen, pace)
@@ -127,9 +129,10 @@ class StateMachine:
             started = time.monotonic()
             try:
                 size, sha256 = await asyncio.to_thread(write)
-            except (OSError, DiscardedError) as error:
-                level = logging.ERROR if isinstance(error, OSError) else logging.INFO
-                log.log(level, "snapshot not written, the log is kept", extra={"fields": {"error": str(error)}})
+            except Exception as error:  # whatever it is, Raft must hear of it: it would never make another one
+                level = logging.INFO if isinstance(error, DiscardedError) else logging.ERROR
+                text = str(error) or type(error).__name__
+                log.log(level, "snapshot not written, the log is kept", extra={"fields": {"error": text}})
                 self.raft.snapshot_saved(None)
                 return
             took = round(time.monotonic() - started, 3)

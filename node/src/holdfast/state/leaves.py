@@ -164,12 +164,14 @@ class Frozen:
         number = 0
         while True:
             leaves = self._leaves
-            if leaves is None:
+            found = leaves[number : number + 1] if leaves is not None else []
+            # Asked after the look: another thread may be emptying that very list, and half a picture must not pass for a whole one.
+            if self._leaves is None:
                 raise DiscardedError("the state was replaced meanwhile")
-            if number >= len(leaves):
+            if not found:
                 return
-            keys, values = leaves[number]
-            del leaves  # else this would keep the whole picture while the caller works
+            keys, values = found[0]
+            del leaves, found  # else this would keep the whole picture while the caller works
             number += 1
             yield from zip(keys, values, strict=True)
 

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import gc
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from holdfast.state import leaves
-from holdfast.state.leaves import DiscardedError, Frozen, Leaves, Value
+from holdfast.state.leaves import DiscardedError, Frozen, Leaf, Leaves, Value
 
 KEYS = st.text(alphabet="abc/", min_size=0, max_size=3)
 STEPS = st.lists(st.tuples(st.sampled_from(["put", "put", "put", "delete", "freeze"]), KEYS), max_size=200)
@@ -73,6 +74,29 @@ def test_a_picture_that_is_discarded_stops_its_readers_and_nothing_else() -> Non
         list(picture)
     assert list(picture.discard()) == []
     assert len(list(items.freeze())) == 500
+
+
+def test_a_picture_that_is_discarded_between_two_looks_never_ends_early() -> None:
+    """The thread that lets go of it may run at any moment of the one that reads: a snapshot would silently lack the rest."""
+
+    class Emptied(list[Leaf]):
+        def __len__(self) -> int:
+            for _ in picture.discard():
+                pass
+            return super().__len__()
+
+        def __getitem__(self, item: Any) -> Any:
+            if len(self._seen) == 2:
+                for _ in picture.discard():
+                    pass
+            self._seen.append(item)
+            return super().__getitem__(item)
+
+        _seen: ClassVar[list[Any]] = []
+
+    picture = Frozen(Emptied(Leaves.build((f"{n:04}", (b"v", n)) for n in range(500))._leaves))
+    with pytest.raises(DiscardedError):
+        list(picture)
 
 
 def test_the_collector_forgets_the_leaves() -> None:

@@ -223,3 +223,26 @@ async def test_a_restore_file_goes_with_the_snapshot_that_covers_it(group: Group
     again = group.storage("n1")
     await again.start()
     assert again.list("") == ["a", "b"]
+
+
+async def test_a_snapshot_that_fails_for_whatever_reason_is_tried_again(
+    group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = await group.first()
+    running = storage._replica
+    assert running is not None
+    tries: list[int] = []
+    write = machine.files.write
+
+    def broken(*arguments: Any) -> tuple[int, str]:
+        tries.append(1)
+        if len(tries) == 1:
+            raise RuntimeError("a mistake")
+        return write(*arguments)
+
+    monkeypatch.setattr(machine.files, "write", broken)
+    monkeypatch.setattr("holdfast.consensus.state_files._RETRY", 0.0)
+    running.raft.request_snapshot()
+    await until(lambda: tries and not running.raft._saving)
+    running.raft.request_snapshot()
+    await until(lambda: running.raft.snapshot is not None)
