@@ -42,6 +42,9 @@ class Checks:
     def __init__(self) -> None:
         self.leaders: dict[int, str] = {}
         self.committed: dict[int, tuple[int, bytes]] = {}
+        self.logged: dict[
+            tuple[int, int], tuple[int, bytes]
+        ] = {}  # (index, term) -> the term before it, and the command
         self.committed_in: dict[int, int] = {}  # the lowest term of a server that applied it: it was committed by then
         self.last_committed = 1
         self.acked: dict[int, bytes] = {}
@@ -81,6 +84,19 @@ class Checks:
             entry = log.get(index)
             if (entry.term, entry.command) != (entry_term, command):
                 raise Violation(f"leader completeness: {node.id} leads term {term} with another entry {index}")
+
+    def appended(self, node: Node, before: int, entry: Entry) -> None:
+        """A server appends an entry after one of term `before`: entries of one index and term are one, and so is all before them."""
+        known = self.logged.setdefault((entry.index, entry.term), (before, entry.command))
+        if known != (before, entry.command):
+            raise Violation(f"log matching: {node.id} appends another entry {entry.index} of term {entry.term}")
+
+    def cut(self, node: Node, index: int) -> None:
+        """A server is about to cut its log from `index` on: nothing of that may be committed."""
+        log = node.raft.log
+        for entry in log[index - log.first :]:
+            if self.committed.get(entry.index) == (entry.term, entry.command):
+                raise Violation(f"{node.id} cuts committed entry {entry.index}")
 
     def applied(self, node: Node, entry: Entry) -> None:
         """A server applies an entry: it is the same everywhere."""

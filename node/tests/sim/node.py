@@ -201,10 +201,31 @@ class Node:
             observer=_Watch(self),
             timing=self.world.timing,
         )
+        self._watch(self.raft, log=self.raft.log)
         self.raft.eligible = not self.sealed
         self.raft.room = self.room
         self._room_at = float("-inf")
         self._tick(self.generation)
+
+    def _watch(self, raft: Any, log: Any) -> None:
+        """Have the checks see every entry that is appended, cut or applied (`_Watch.apply` shows them what clients wrote)."""
+        checks = self.world.checks
+        add, cut, applied = log.add, log.deleteEntriesFrom, raft._applied_entry
+
+        def watched_add(command: bytes, index: int, term: int) -> None:
+            checks.appended(self, log[-1].term, Entry(command, index, term))
+            add(command, index, term)
+
+        def watched_cut(position: int) -> None:
+            checks.cut(self, log.first + position)
+            cut(position)
+
+        def watched_applied(entry: Entry, result: object) -> None:
+            if entry.command[0] != REGULAR:
+                checks.applied(self, entry)
+            applied(entry, result)
+
+        log.add, log.deleteEntriesFrom, raft._applied_entry = watched_add, watched_cut, watched_applied
 
     def room(self, size: int) -> bool:
         """As `Replica.room`: the disk is asked twice a second, what is granted in between is taken off."""
