@@ -195,7 +195,7 @@ class Transport:
         self._dialling: dict[str, asyncio.Task[None]] = {}
         self._dialler: asyncio.Task[None] | None = None
         self._answers: dict[int, asyncio.Future[bytes]] = {}
-        self._asked: dict[int, str] = {}
+        self._asked: dict[int, Connection] = {}  # which connection a request went out on: its answer comes on the same
         self._next = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self.on_request: Callable[[str, bytes], Awaitable[bytes]] | None = None
@@ -264,9 +264,8 @@ class Transport:
             task.add_done_callback(self._tasks.discard)
         elif kind == REPLY:
             number, body = _unpack_pair(payload)
-            future = self._answers.pop(number, None)
-            if future is not None and not future.done() and self._asked.pop(number, "") == connection.peer:
-                future.set_result(body)
+            if self._asked.get(number) is connection and not self._answers[number].done():
+                self._answers[number].set_result(body)
         else:
             raise wire.WireError(f"unknown frame kind {kind}")
 
@@ -288,13 +287,12 @@ class Transport:
         if many is None or connection not in many:
             return
         many.remove(connection)
+        for number in [n for n, asked in self._asked.items() if asked is connection]:
+            if not self._answers[number].done():
+                broke = TransportError(f"the connection to {connection.peer} broke", sent=True)
+                self._answers[number].set_exception(broke)
         if not many:
             del self._connections[connection.peer]
-            for number in [n for n, peer in self._asked.items() if peer == connection.peer]:
-                del self._asked[number]
-                future = self._answers.pop(number, None)
-                if future is not None and not future.done():
-                    future.set_exception(TransportError(f"the connection to {connection.peer} broke", sent=True))
             self._lost(connection.peer)
 
     def connected(self, peer: str) -> bool:
@@ -324,7 +322,7 @@ class Transport:
         self._next += 1
         number = self._next
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._answers[number], self._asked[number] = future, peer
+        self._answers[number], self._asked[number] = future, connections[0]
         connections[0].send(REQUEST, msgpack.packb([number, body]))
         try:
             async with asyncio.timeout(_REQUEST_TIMEOUT):

@@ -13,6 +13,7 @@ import msgpack
 import pytest
 
 from holdfast.consensus import wal
+from holdfast.consensus.transport import TransportError
 from holdfast.state.records import encode_entry
 from holdfast.storage.raft import RaftStorage
 from holdfast.storage.types import (
@@ -267,3 +268,31 @@ async def test_malformed_requests_are_answered(group: Group, body: bytes) -> Non
     assert isinstance(text, str)
     assert json.dumps(text)
     await leader.commit([Put("still", b"here")])
+
+
+async def test_a_request_fails_with_its_connection_although_there_is_another(group: Group) -> None:
+    """Both servers dial: often there are two. Waiting for an answer on the other one took 90 s."""
+    leader = await group.first()
+    two = await group.join("n2", leader)
+    assert leader._replica is not None
+    assert two._replica is not None
+    transport = two._replica.transport
+    await until(lambda: transport.connected("n1"))
+    await transport._dial("n1", leader.cluster_addr)
+    await until(lambda: len(transport._connections["n1"]) > 1)
+    asked = asyncio.Event()
+
+    async def never(_peer: str, _body: bytes) -> bytes:
+        asked.set()
+        await asyncio.Event().wait()
+        return b""
+
+    leader._replica.transport.on_request = never
+    task = asyncio.create_task(transport.request("n1", b"?"))
+    await asked.wait()
+    transport._connections["n1"][0].transport.abort()
+    await until(task.done)
+    with pytest.raises(TransportError, match="broke") as failure:
+        await task
+    assert failure.value.sent
+    assert not transport._answers
