@@ -128,7 +128,11 @@ class Driver:
         if error:
             self.raft.fail(f"the Raft journal cannot be written: {error}")
             return
-        self.raft.durable(lsn)
+        try:
+            self.raft.durable(lsn)
+        except Exception as failure:  # half of what waited for the disk was done: as in `_step`
+            self.raft.fail(f"a flush could not be followed up: {type(failure).__name__}: {failure}")
+            return
         self.post()
 
     async def stop(self) -> None:

@@ -21,6 +21,7 @@ from holdfast.consensus.seam import CANDIDATE, use_clock
 from holdfast.consensus.server import Callback
 from holdfast.consensus.state_files import StateFiles
 from holdfast.consensus.types import Configuration, Message, NotLeaderError
+from holdfast.consensus.wal import ENTRY_EXTRA
 
 MAX_TERM_JUMP = 1 << 32  # no election ever gets that far; following one would use up the terms there are
 
@@ -197,7 +198,7 @@ class Raft(StateFiles):
             self.network.send(peer, t.Ack(self.current_term, m.seq, False, self.log.last, m.prev_index))
             return
         self._leaders_commit = max(self._leaders_commit, m.commit)
-        if m.entries and not self.room(sum(len(e.command) for e in m.entries)):
+        if m.entries and not self.room(sum(len(e.command) + ENTRY_EXTRA for e in m.entries)):
             return
         log = self.log
         try:

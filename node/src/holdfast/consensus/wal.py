@@ -30,6 +30,7 @@ RECORD = struct.Struct("<IIB")
 ENTRY_HEAD = struct.Struct("<QQ")
 U64 = struct.Struct("<Q")
 MAGIC = b"\x9dHFflush"
+ENTRY_EXTRA = RECORD.size + ENTRY_HEAD.size  # bytes that an entry takes beside its command
 _FLUSH_SIZE = RECORD.size + len(MAGIC) + U64.size
 SPARE = "spare-"
 SPARES = 4  # used segments kept for the next ones: as many as one compaction frees, so that none is ever made anew
@@ -126,6 +127,9 @@ class Wal:
         self._taken = head.copy()  # state after every batch taken so far
         self._buffer: list[tuple[int, bytes]] = []
         self._buffered = 0
+        self._under_way = (
+            0  # bytes taken and not written yet; never changed by both sides at once: one batch is out at a time
+        )
         self._drop_below = 0
         self.lsn = 0
         self._segments = segments
@@ -189,6 +193,7 @@ class Wal:
     def take(self) -> Batch:
         """Everything buffered, to be given to `write`."""
         batch = Batch(self._buffer, self._buffered, self.lsn, self._taken, self._drop_below)
+        self._under_way += self._buffered
         self._buffer, self._buffered = [], 0
         self._taken = self._head.copy()
         return batch
@@ -207,6 +212,7 @@ class Wal:
         self._disk.write(name, segment.end, data)
         self._disk.sync(name)
         segment.end += len(data)
+        self._under_way -= batch.size
         if batch.drop_below:
             self._drop(batch.drop_below)
 
@@ -217,7 +223,7 @@ class Wal:
         allocated does, for a snapshot may take the rest at any moment: this segment and a spare one, which is made here.
         """
         segment, size = self._segments[-1], self._segment_size
-        left = max(0, segment.size - segment.end - self._buffered - SLACK)
+        left = max(0, segment.size - segment.end - self._buffered - self._under_way - SLACK)
         if free >= MARGIN + size:
             return left + (free - MARGIN) // size * (size // 2)
         if not self._spare_lock.acquire(blocking=False):  # one is being made: ask again in a moment

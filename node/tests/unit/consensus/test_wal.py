@@ -461,6 +461,23 @@ def test_what_capacity_grants_can_be_written_whatever_else_takes_the_disk(monkey
     assert grown > 500
 
 
+def test_what_is_on_its_way_to_a_slow_disk_counts_for_capacity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flush that takes longer than the time between two looks: what it writes would be granted twice."""
+    segment = 256 * 1024
+    monkeypatch.setattr(wal, "SLACK", 16 * 1024)
+    disk = LimitedDisk(random.Random(1), capacity=segment + 1000)
+    wal.create(disk, "cl", "n1", segment)
+    log = recovery.recover(disk, segment)[0]
+    log.entry(Entry(bytes(150_000), 2, 1))
+    slow = log.take()
+    granted = log.capacity(disk.free())
+    assert granted > 50_000
+    log.entry(Entry(bytes(granted - 256), 3, 1))
+    log.write(slow)
+    log.write(log.take())  # else a new segment is begun, for which there is no room
+    assert recovery.recover(disk, segment)[1].entries[-1].index == 3
+
+
 def test_capacity_comes_back_with_the_room(monkeypatch: pytest.MonkeyPatch) -> None:
     segment = 256 * 1024
     disk = LimitedDisk(random.Random(1), capacity=3 * segment)
