@@ -245,6 +245,8 @@ class RaftStorage(RaftMembers):
                 answer = [True, await act(str(rest[0]))]
             else:
                 answer = [False, f"unknown request {verb}"]
+        except OutcomeUnknown as error:
+            answer = [None, str(error)]
         except (StorageError, ValueError, TypeError, LookupError) as error:
             answer = [False, str(error)]
         packed: bytes = msgpack.packb(answer)

@@ -121,6 +121,8 @@ class RaftMembers(RaftStore):
                 ok, value = msgpack.unpackb(answer)
                 if ok:
                     return bool(value)
+                if ok is None:
+                    raise OutcomeUnknown(str(value))
                 if value != "not leader":
                     raise MembershipRefused(str(value))
             await asyncio.sleep(0.02)

@@ -22,6 +22,7 @@ from holdfast.storage.types import (
     MembershipRefused,
     NoSpace,
     NotLeader,
+    OutcomeUnknown,
     PreconditionFailed,
     Put,
     StorageError,
@@ -296,3 +297,22 @@ async def test_a_request_fails_with_its_connection_although_there_is_another(gro
         await task
     assert failure.value.sent
     assert not transport._answers
+
+
+async def test_a_removal_by_the_next_leader_that_may_have_happened_is_not_called_refused(
+    group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leader = await group.first()
+    two = await group.join("n2", leader)
+    three = await group.join("n3", leader)
+
+    async def lost(_node_id: str) -> bool:
+        raise OutcomeUnknown("leadership moved: the change may or may not take effect")
+
+    for other in (two, three):
+        monkeypatch.setattr(other, "_remove_here", lost)
+    await until(
+        lambda: len(leader._replica.health()) == 2 and all(h.answered for h in leader._replica.health().values())
+    )  # type: ignore[union-attr]
+    with pytest.raises(OutcomeUnknown, match="may or may not"):
+        await leader.remove_server("n1")
