@@ -200,3 +200,20 @@ def test_a_removed_leader_believes_it_whatever_changes_it_had_under_way() -> Non
     assert new.raft.history.latest_index < lost == old.raft.history.latest_index
     world.cuts.clear()
     assert stage.until(lambda: old.raft.removed, 4)
+
+
+def test_a_lease_does_not_outlast_the_patience_of_servers_whose_performance_multiplier_is_smaller() -> None:
+    """Each server has its own configuration, and a change of it reaches them one after the other."""
+    stage = Stage(10, random.Random(10), 3, lease_reads=True)
+    world = stage.world
+    slow = world.nodes[stage.others(stage.leader.id)[0]]
+    slow.raft.timing = world.timing.scaled(5.0)
+    assert stage.hand_over(stage.leader, slow.id)
+    assert stage.until(stage.agreed, 5)
+    others = stage.others(slow.id)
+    world.isolate({slow.id})
+    assert stage.until(stage.leads(*others), 5)
+    told = stage.acknowledged()
+    stage.write(next(world.nodes[n] for n in others if world.nodes[n].raft.leadership is not None))
+    assert stage.until(lambda: stage.acknowledged() > told, 2)
+    stage.read(slow)  # raises Violation when it answers

@@ -182,14 +182,17 @@ class Timing:
     compact_bytes: int = 48 * 1024 * 1024  # of log since the last snapshot (design.md 19)
     keep_bytes: int = 16 * 1024 * 1024  # of log kept behind a snapshot for servers that lag
     lease_reads: bool = False  # reads trust the clocks instead of asking a majority (consensus/reads.py)
+    sticky: float = (
+        0.4  # `election` of the server whose performance_multiplier is the least: a lease counts on all of them
+    )
 
     @property
     def lease(self) -> float:
         """Length of a leader's lease, 0 for none: three quarters of the least election timeout, for clocks run differently."""
-        return self.election * 0.75 if self.lease_reads else 0.0
+        return min(self.election, self.sticky) * 0.75 if self.lease_reads else 0.0
 
     def scaled(self, multiplier: float) -> Timing:
-        """The same with waits stretched by `multiplier` (performance_multiplier)."""
+        """The same with waits stretched by `multiplier` (performance_multiplier, at least 1, which each server has its own of)."""
         return replace(
             self,
             heartbeat=self.heartbeat * multiplier,
