@@ -145,10 +145,15 @@ class Chaos:
             self.lose(node)
 
     def _may_lose(self, node: Node) -> bool:
-        """True when a minority of the voters, and no other server, is being rebuilt."""
-        latest = max((n.raft.history for n in self.world.nodes.values()), key=lambda h: h.latest_index).latest
-        member = latest.member(node.id)
-        return not self.operator.busy and member is not None and len(latest.voters) >= 3
+        """True when a minority of the voters, and no other server, is being rebuilt.
+
+        Nobody is lost for good while a change is under way, be it in a tail that will be cut: the majorities of old and new need
+        different servers, and a newer entry that only a learner holds can keep the rest from electing anybody (seed 17906).
+        """
+        nodes = [n.raft for n in self.world.nodes.values()]
+        index, latest = max(nodes, key=lambda raft: raft.commit).history.at(max(raft.commit for raft in nodes))
+        settled = all(raft.history.latest_index <= index for raft in nodes)
+        return not self.operator.busy and settled and latest.member(node.id) is not None and len(latest.voters) >= 3
 
     def rot(self, node: Node) -> None:
         """A byte of the journal, or of the snapshot, of a stopped server changes; the last flush alone is spared.

@@ -217,3 +217,47 @@ def test_a_lease_does_not_outlast_the_patience_of_servers_whose_performance_mult
     stage.write(next(world.nodes[n] for n in others if world.nodes[n].raft.leadership is not None))
     assert stage.until(lambda: stage.acknowledged() > told, 2)
     stage.read(slow)  # raises Violation when it answers
+
+
+def test_a_server_that_missed_an_addition_is_brought_up_to_date_by_another_leader() -> None:
+    """It last heard that the leader had been removed, and takes nothing from it (seed 11651)."""
+    stage = Stage(8, random.Random(8), 5)
+    world, first = stage.world, stage.leader
+    behind, target, third, fourth = stage.others(first.id)
+    world.isolate({target})
+    world.change(first, lambda old: membership.remove(old, target))
+    assert stage.until(lambda: world.nodes[behind].raft.history.latest.member(target) is None, 2)
+    stage.write(first)
+    assert stage.until(lambda: world.nodes[behind].raft.commit == first.raft.log.last, 2)
+    world.isolate({behind})
+    world.nodes[target].kill()
+    world.nodes[target].wipe()
+    world.change(first, add_learner(target))
+    stage.run(0.5)
+    world.join_up({target, first.id, third, fourth})
+    world.nodes[target].lost = ""
+    world.nodes[target].start()
+    assert stage.until(lambda: world.nodes[target].raft.log.last == first.raft.log.last, 3)
+    world.change(first, lambda old: membership.with_role(old, target, Role.VOTER))
+    stage.run(0.5)
+    assert stage.hand_over(first, target)
+    assert stage.until(lambda: world.nodes[target].raft.leadership is not None, 3)
+    world.cuts.clear()
+    assert stage.until(stage.agreed, 5)
+
+
+def test_a_voter_that_is_demoted_by_an_uncommitted_change_can_still_be_elected() -> None:
+    """Nobody else that is left has the change, and its log is the newest (seed 12804)."""
+    stage = Stage(13, random.Random(13), 4)
+    world, first = stage.world, stage.leader
+    demoted, one, other = stage.others(first.id)
+    world.cuts |= {(first.id, one), (first.id, other)}
+    world.change(first, lambda old: membership.with_role(old, demoted, Role.LEARNER))
+    assert stage.until(lambda: world.nodes[demoted].raft.history.latest.member(demoted).role is Role.LEARNER, 1)
+    assert first.raft.commit < first.raft.history.latest_index
+    first.crash()
+    world.cuts.clear()
+    assert stage.until(stage.leads(one, other), 10)
+    assert stage.until(stage.agreed, 5)
+    assert world.nodes[demoted].raft.history.latest.member(demoted).role is Role.LEARNER
+    assert stage.leader.raft.commit >= stage.leader.raft.history.latest_index

@@ -65,6 +65,7 @@ class Raft(StateFiles):
         if self.leadership is not None:
             self.drain_commands()
             self.leadership.advance_commit()
+            self._leave_office(now)
         self._apply()
         if self.leadership is not None:
             self.leadership.replicate(now)
@@ -77,6 +78,14 @@ class Raft(StateFiles):
             self._pull(now)
         self._resume_part()
         self._compact()
+
+    def _leave_office(self, now: float) -> None:
+        """Hand over, or resign, once the change is committed that took this leader's vote (dissertation §4.2.2)."""
+        leading, history = self.leadership, self.history
+        if leading is None or self.node_id in history.latest.voters or history.latest_index > self.commit:
+            return
+        if leading.transfer_target is None and leading.begin_transfer(None, now, self.timing.quorum) is None:
+            self.resign()
 
     def receive(self, peer: str, message: Message) -> None:
         """Take one message of an authenticated server."""
@@ -273,6 +282,14 @@ class Raft(StateFiles):
             self._applied_entry(entry, result)
 
     def _on_removed(self, peer: str, m: t.Removed, now: float) -> None:
+        leading = self.leadership
+        if leading is not None:
+            # A member that lags so far that it does not know of this server's addition takes nothing from it, for removal is
+            # revocation. It must be brought up to date by another leader.
+            lags = self.history.latest.member(peer) is not None and m.index <= self.commit
+            if lags and leading.transfer_target is None:
+                leading.begin_transfer(None, now, self.timing.quorum)
+            return
         self._removal_said = max(self._removal_said, (m.index, m.term))
         self._believe_removal(peer == self.leader_id or not self.election.sticky(now))
 
@@ -284,7 +301,7 @@ class Raft(StateFiles):
         and that replicates to this server all the same has added it again since.
         """
         (index, term), latest = self._removal_said, self.history.latest
-        if index == 0 or not trusted or self.leadership is not None:  # a leader is never removed as such
+        if index == 0 or not trusted or self.leadership is not None:
             return
         self._removal_said = (0, 0)
         # In `removed`: its addition, after the removal, is still to come.

@@ -182,9 +182,7 @@ class Timing:
     compact_bytes: int = 48 * 1024 * 1024  # of log since the last snapshot (design.md 19)
     keep_bytes: int = 16 * 1024 * 1024  # of log kept behind a snapshot for servers that lag
     lease_reads: bool = False  # reads trust the clocks instead of asking a majority (consensus/reads.py)
-    sticky: float = (
-        0.4  # `election` of the server whose performance_multiplier is the least: a lease counts on all of them
-    )
+    sticky: float = 0.4  # `election` of the server with the least performance_multiplier: a lease counts on all of them
 
     @property
     def lease(self) -> float:

@@ -50,7 +50,7 @@ class Voting(Server):
     def _campaign(self, now: float, transfer: bool = False) -> None:
         voters = self.history.latest.voters
         self.election.reset(now)
-        if not self.eligible or self.removed or self.node_id not in voters or now < self.hold_off_until:
+        if not self.eligible or self.removed or not self._may_lead() or now < self.hold_off_until:
             return
         if self._busy:
             return
@@ -68,6 +68,16 @@ class Voting(Server):
         for voter in sorted(voters - {self.node_id}):
             self.network.send(voter, t.PreVote(self.election.pre_term, self.log.last, self.log.term_at(self.log.last)))
 
+    def _may_lead(self) -> bool:
+        """Whether this server is a voter, or was one before a change that is not known to be committed.
+
+        Such a server may be the only one that can commit the change: nobody else may have it (dissertation §4.2.2).
+        """
+        history = self.history
+        return self.node_id in history.latest.voters or (
+            history.latest_index > self.commit and self.node_id in history.at(self.commit)[1].voters
+        )
+
     def _elect(self, now: float, transfer: bool) -> None:
         self.election.reset(now)
         self.election.pre_votes, self.election.pre_term = set(), 0
@@ -81,8 +91,15 @@ class Voting(Server):
         self._when_durable(self.node_id, None)
 
     def _count_vote(self, voter: str) -> None:
-        if voter in self.history.latest.voters and voter not in self.election.votes:
-            self.election.votes.add(voter)
+        voters = self.history.latest.voters
+        if voter not in voters or voter in self.election.votes:
+            return
+        self.election.votes.add(voter)
+        if self.node_id in voters:
+            self.stock_receive(Peer(voter), {"type": "response_vote", "term": self.current_term})
+            return
+        while self.state == CANDIDATE and quorum.reached(voters, self.election.votes):
+            # Stock code takes the candidate for one of the voters, and asks for one vote too many.
             self.stock_receive(Peer(voter), {"type": "response_vote", "term": self.current_term})
 
     def _stranger_to_all(self) -> bool:

@@ -128,7 +128,7 @@ class Wal:
         self._buffer: list[tuple[int, bytes]] = []
         self._buffered = 0
         self._under_way = (
-            0  # bytes taken and not written yet; never changed by both sides at once: one batch is out at a time
+            0  # bytes taken and not written yet; one batch is out at a time, so one side at a time changes it
         )
         self._drop_below = 0
         self.lsn = 0
