@@ -261,3 +261,16 @@ def test_a_voter_that_is_demoted_by_an_uncommitted_change_can_still_be_elected()
     assert stage.until(stage.agreed, 5)
     assert world.nodes[demoted].raft.history.latest.member(demoted).role is Role.LEARNER
     assert stage.leader.raft.commit >= stage.leader.raft.history.latest_index
+
+
+def test_two_servers_that_hold_each_other_for_removed_do_not_answer_each_other_for_ever() -> None:
+    stage = Stage(14, random.Random(14), 3)
+    world, leader = stage.world, stage.leader
+    one, other = (world.nodes[n] for n in stage.others(leader.id))
+    for node in (one, other):
+        node.raft.removal_of = lambda _peer: t.Removed(3, 1)
+    stage.run(0.1)
+    before = world.sent
+    one.run(lambda: one.raft.removed_message(other.id))
+    stage.run(0.5)
+    assert world.sent - before < 200  # what a leader sends in that time, and what it is answered

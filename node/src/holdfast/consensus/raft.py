@@ -94,7 +94,10 @@ class Raft(StateFiles):
         use_clock(self.clock)
         removal = self.removal_of(peer)
         if removal is not None:
-            self.network.send(peer, removal)
+            if not isinstance(
+                message, t.Removed
+            ):  # two that hold each other for removed would answer each other for ever
+                self.network.send(peer, removal)
             return
         if getattr(message, "term", 0) > self.current_term + MAX_TERM_JUMP:
             raise ValueError(f"term {message.term} is far beyond {self.current_term}")  # type: ignore[union-attr]
