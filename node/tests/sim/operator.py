@@ -75,7 +75,7 @@ class Operator:
 
         self._try(step, then)
 
-    def rejoin(self, node: Node) -> None:
+    def rejoin(self, node: Node, remove_first: bool | None = None) -> None:
         """Wipe a server and let it join again, under the same id: after its removal, or in place of itself, perhaps elsewhere."""
         if self.busy:
             return
@@ -103,7 +103,7 @@ class Operator:
             node.wipe()
             self._try(self._change(add_learner(node.id, address, wanted_format), node.id), joined)
 
-        if self.rng.random() < 0.5:
+        if self.rng.random() < 0.5 if remove_first is None else remove_first:
             self.remove(node.id, add)
         else:
             if node.up:

@@ -290,7 +290,7 @@ def rotten_snapshot(seed: int, rng: random.Random) -> World:
 
 def second_life(seed: int, rng: random.Random) -> World:
     """A server is wiped and joins again under its id, without a word to its leader, while answers of its first life straggle."""
-    stage = Stage(seed, rng, 3)
+    stage = Stage(seed, rng, 3, compact_bytes=rng.choice([6000, 100_000, 100_000]))  # a snapshot heals much
     world, leader = stage.world, stage.leader
     lost = world.nodes[stage.others(leader.id)[0]]
     late = stage.hold((t.Ack,), leader.id, {lost.id})
@@ -316,7 +316,7 @@ def second_life(seed: int, rng: random.Random) -> World:
         stage.run(rng.uniform(0.5, 3.0))
         world.cuts.clear()
     else:
-        operator.rejoin(lost)
+        operator.rejoin(lost, remove_first=rng.random() < 0.2)
     joined = lambda: lost.up and lost.life > 1  # noqa: E731
     if not stage.until(joined, 5):
         return world
@@ -408,6 +408,62 @@ def power_cuts(seed: int, rng: random.Random) -> World:
     return world
 
 
+def overwritten(seed: int, rng: random.Random) -> World:
+    """Behind entries that its successors share, more than one batch, a leader has a tail of its own; it is back after two of them."""
+    stage = Stage(seed, rng, 3)
+    world, old = stage.world, stage.leader
+    second, third = stage.others(old.id)
+    stage.drop((t.Ack,), target=old.id)  # it never hears what is committed, and so is asked to go back that far
+    for _ in range(rng.randint(2, 4)):
+        stage.write(old, rng.randint(1200, 1900))
+    both = [world.nodes[n].raft.log for n in (second, third)]
+    stage.until(lambda: all(log.last == old.raft.log.last for log in both), 0.5)
+    world.isolate({old.id})
+    world.drops.clear()
+    for _ in range(rng.randint(2, 6)):
+        stage.write(old)
+    for _ in range(2):
+        if not stage.until(stage.leads(second, third)):
+            return world
+        new = next(world.nodes[n] for n in (second, third) if world.nodes[n].raft.leadership is not None)
+        for _ in range(rng.randint(0, 4)):
+            stage.write(new)
+        stage.hand_over(new, third if new.id == second else second)
+    stage.run(rng.uniform(0.0, 0.3))
+    world.cuts.clear()
+    stage.run(rng.uniform(0.1, 0.5))
+    return world
+
+
+def old_word(seed: int, rng: random.Random) -> World:
+    """A server is removed, wiped and added again; one that missed the addition tells it of the removal."""
+    stage = Stage(seed, rng, rng.choice([4, 5]))
+    world, leader = stage.world, stage.leader
+    target, behind = (world.nodes[n] for n in stage.others(leader.id)[:2])
+    world.change(leader, lambda c: membership.remove(c, target.id))
+    stage.until(lambda: behind.raft.history.at(behind.raft.commit)[1].member(target.id) is None, 2)
+    world.isolate({behind.id})
+    target.kill()
+    target.wipe()
+
+    def join(ok: bool) -> None:
+        if ok:
+            leader.raft.leadership.restart(target.id, leader.clock())  # as Replica.add does
+            target.lost = ""
+            target.start()
+
+    world.change(leader, add_learner(target.id), join)
+    if not stage.until(lambda: target.up, 2):
+        return world
+    stage.run(rng.uniform(0.0, 0.3))
+    world.join_up({behind.id, target.id})
+    for _ in range(rng.randint(1, 3)):
+        behind.run(lambda: behind.raft.removed_message(target.id))  # they have connected
+        stage.run(rng.uniform(0.0, 0.2))
+    world.cuts.clear()
+    return world
+
+
 SCHEDULES: tuple[Callable[[int, random.Random], World], ...] = (
     figure_8,
     re_elected,
@@ -421,4 +477,6 @@ SCHEDULES: tuple[Callable[[int, random.Random], World], ...] = (
     cut_proposal,
     cut_configuration,
     power_cuts,
+    overwritten,
+    old_word,
 )

@@ -8,7 +8,6 @@ import pytest
 from tests.sim.mutants import MUTANTS, seeds_to_catch
 
 SLOW = {  # found by `python -m tests.sim.mutants`, after too many seeds for every day
-    "an_old_removal_is_believed",
     "own_vote_counts_before_it_is_durable",
 }
 LIMIT = 60

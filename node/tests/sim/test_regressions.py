@@ -13,7 +13,7 @@ from holdfast.consensus import types as t
 from holdfast.consensus.seam import SUCCESS
 from holdfast.consensus.types import Configuration, Entry, Member, RefusedError, Role
 from tests.sim.disk import PowerLoss, SimDisk
-from tests.sim.node import NEWER, NOTE, SEGMENT
+from tests.sim.node import NEWER, NOTE, SEGMENT, Node
 from tests.sim.stage import Stage
 from tests.sim.world import add_learner
 
@@ -274,3 +274,45 @@ def test_two_servers_that_hold_each_other_for_removed_do_not_answer_each_other_f
     one.run(lambda: one.raft.removed_message(other.id))
     stage.run(0.5)
     assert world.sent - before < 200  # what a leader sends in that time, and what it is answered
+
+
+def _dropped(stage: Stage, *nodes: Node) -> Callable[[], bool]:
+    return lambda: not any(name.startswith("restore-") for node in nodes for name in node.disk.list())
+
+
+def test_who_waits_for_a_restore_file_that_nobody_has_leads_if_nobody_else_can() -> None:
+    """It alone has the last entry, and can be given the state by a leader only (seeds 30894 and 33355)."""
+    stage = Stage(15, random.Random(15), 3)
+    world, first = stage.world, stage.leader
+    waiting, other = (world.nodes[n] for n in stage.others(first.id))
+    world.drops.append(lambda s, d, m: (isinstance(m, t.Chunk) and d == waiting.id) or isinstance(m, t.Pull))
+    world.restore(first)
+    assert stage.until(lambda: world.checks.restores == 1, 10)
+    assert stage.until(_dropped(stage, first, other), 10)
+    assert waiting.raft.applied < first.raft.applied
+    other.kill()
+    told = stage.acknowledged()
+    stage.write(first)
+    assert stage.until(lambda: stage.acknowledged() > told, 2)
+    first.kill()
+    world.drops.clear()
+    other.start()
+    assert stage.until(lambda: stage.leads(other.id)() and stage.agreed(), 20)
+
+
+@pytest.mark.parametrize("seed", [12, 14, 15])
+def test_a_snapshot_and_a_restore_file_do_not_push_each_other_out(seed: int) -> None:
+    """Who missed a restore is offered the file by one server and a snapshot by the leader: it takes one after the other."""
+    stage = Stage(seed, random.Random(seed), 3, chunk=16)
+    world, leader = stage.world, stage.leader
+    late, holder = (world.nodes[n] for n in stage.others(leader.id))
+    holder.raft._snapshot_after = float("inf")  # it cannot write one, and so keeps the file
+    late.kill()
+    world.restore(leader)
+    assert stage.until(lambda: world.checks.restores == 1, 30)
+    assert stage.until(_dropped(stage, leader), 30)
+    assert not _dropped(stage, holder)()
+    late.start()
+    before = world.sent
+    assert stage.until(lambda: stage.agreed() or world.sent - before > 3000, 30)
+    assert world.sent - before < 3000

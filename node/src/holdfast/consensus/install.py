@@ -28,12 +28,15 @@ class Sender:
         self.complete = False
         self.begun = False  # the receiver holds some of it
         self._sent_at = float("-inf")
+        self._fallen: int | None = None  # it said less than before: it started again, or an old answer came late
 
     def due(self, disk: Disk, now: float, timing: Timing) -> list[Chunk]:
         """The chunks to send now."""
         if self.complete:
             return []
         stalled = now - self._sent_at >= timing.resend * 2
+        if stalled and self._fallen is not None:
+            self.acked, self._fallen = self._fallen, None
         if self.acked < 0 or self.acked >= self.size:
             # Ask how far the receiver is, or whether it has verified the whole file meanwhile.
             if not stalled:
@@ -58,15 +61,20 @@ class Sender:
         if ack.complete:
             self.complete = True
         self.begun = self.begun or ack.offset > 0
+        if 0 <= ack.offset < self.acked:
+            # Believed when nothing else comes: going back at once makes a flood of answers that come out of order.
+            self._fallen = ack.offset
+            return
+        self._fallen = None
         if ack.offset != self.acked:
-            if ack.offset < self.acked or self.acked < 0 or ack.offset > self.sent:
-                self.sent = ack.offset  # the receiver starts again, or knows more
+            if self.acked < 0 or ack.offset > self.sent:
+                self.sent = ack.offset  # the receiver knows more
             self.acked = ack.offset
             self._sent_at = now
 
     def lost(self) -> None:
         """The connection broke: ask again."""
-        self.acked = -1
+        self.acked, self._fallen = -1, None
         self._sent_at = float("-inf")
 
 

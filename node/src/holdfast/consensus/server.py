@@ -80,6 +80,7 @@ class Server(Seam):
         self._unclaimed: dict[str, float] = {}  # restore files that no entry names, and since when that is known
         self._restored_files: set[str] = set()  # restore files that have been applied
         self._receiver: Receiver | None = None
+        self._received_at = float("-inf")  # the last time some of it came
         self._resume_for = ""  # who asked how much of the file is here
         self._serving: dict[tuple[str, str], Sender] = {}
         self._outbox: deque[tuple[int, str, Message | None, int]] = deque()

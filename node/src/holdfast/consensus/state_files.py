@@ -15,7 +15,7 @@ from holdfast.consensus import membership
 from holdfast.consensus import types as t
 from holdfast.consensus.install import Receiver, Sender
 from holdfast.consensus.types import Snapshot
-from holdfast.consensus.voting import Voting
+from holdfast.consensus.voting import FRUITLESS_PULLS, Voting
 
 logger = logging.getLogger("holdfast.raft")
 
@@ -124,7 +124,7 @@ class StateFiles(Voting):
         held = self._receiver.offset if self._receiver is not None and self._receiver.file == restore.file else 0
         self._pulls = self._pulls + 1 if held == self._pulled else 0
         self._pulled = held
-        if self.leadership is not None and self._pulls > 2 and self.leadership.transfer_target is None:
+        if self.leadership is not None and self._pulls > FRUITLESS_PULLS and self.leadership.transfer_target is None:
             # Nobody has it any more: they have applied it, and dropped it. One of them can lead, and has a snapshot to offer.
             self.leadership.begin_transfer(None, now, self.timing.quorum)
         for member in self.history.latest.members:
@@ -152,16 +152,19 @@ class StateFiles(Voting):
             wanted = self._restoring is not None and self._restoring[2].file == m.file
             if peer != self.leader_id and not wanted:
                 return
+            if receiver is not None and now - self._received_at < self.timing.quorum:
+                return  # one file after the other: two that push each other out never come to their end
             receiver = Receiver(m.file, m.size, m.sha256, self.timing.sync_bytes)
             self._drop_parts(receiver.part)
             receiver.find(self.disk)
             held = self.disk.size(receiver.part) if receiver.resuming else 0
             if not self.room(0) or self.disk.free() + held < m.size:
                 return
-            self._receiver = receiver
+            self._receiver, self._received_at = receiver, now
         if receiver.resuming:
             self._resume_for = peer
             return
+        before = receiver.offset
         try:
             whole = receiver.take(self.disk, m) and receiver.finish(self.disk)
         except OSError as error:  # a full disk: give the space back, the sender asks again
@@ -176,6 +179,8 @@ class StateFiles(Voting):
             if self._restoring is not None and self._restoring[2].file == m.file:
                 self._begin_restore()
             return
+        if receiver.offset > before:
+            self._received_at = now
         self.network.send(peer, t.ChunkAck(m.file, receiver.offset, False))
 
     def _resume_part(self) -> None:
@@ -183,6 +188,7 @@ class StateFiles(Voting):
         receiver = self._receiver
         if receiver is None or not receiver.resuming:
             return
+        self._received_at = self.clock()
         try:
             receiver.resume(self.disk)
         except OSError as error:

@@ -15,6 +15,8 @@ from holdfast.consensus.election import up_to_date
 from holdfast.consensus.seam import CANDIDATE, FOLLOWER, Peer
 from holdfast.consensus.server import Server
 
+FRUITLESS_PULLS = 2  # asking all servers for a restore file more often than this brings nothing: they have dropped it
+
 
 class Voting(Server):
     """The elections of a server."""
@@ -52,7 +54,9 @@ class Voting(Server):
         self.election.reset(now)
         if not self.eligible or self.removed or not self._may_lead() or now < self.hold_off_until:
             return
-        if self._busy:
+        # Who waits for a restore file that nobody has any more may be the only one with the last entries: it has to lead until the
+        # others have those, for one of them then offers it a snapshot (`_pull`).
+        if self._busy and (self._restoring is None or self._pulls <= FRUITLESS_PULLS):
             return
         if self.state != FOLLOWER:
             self.set_state(FOLLOWER)

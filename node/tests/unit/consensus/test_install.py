@@ -76,7 +76,23 @@ def test_absurd_answers_do_not_make_a_sender_read_beyond_the_file() -> None:
     for now in (1.0, 2.0, 3.0):
         assert all(c.offset <= 35 and not c.data for c in sender.due(disk, now, TIMING))
     sender.on_ack(ChunkAck(NAME, 0, False), 3.1)
-    assert sender.due(disk, 3.2, TIMING)[0].offset == 0
+    assert sender.due(disk, 3.4, TIMING)[0].offset == 0
+
+
+def test_a_late_answer_does_not_send_everything_again_and_a_receiver_that_starts_again_is_heard() -> None:
+    data = bytes(range(100))
+    disk, (sender, _) = disk_with(data), pair(data)
+    sender.on_ack(ChunkAck(NAME, 0, False), 0.0)
+    assert len(sender.due(disk, 0.0, TIMING)) == 3
+    sender.on_ack(ChunkAck(NAME, 20, False), 0.01)
+    assert [c.offset for c in sender.due(disk, 0.01, TIMING)] == [30, 40]
+    sender.on_ack(ChunkAck(NAME, 10, False), 0.02)  # it was overtaken
+    assert sender.due(disk, 0.02, TIMING) == []
+    sender.on_ack(ChunkAck(NAME, 30, False), 0.03)
+    assert [c.offset for c in sender.due(disk, 0.03, TIMING)] == [50]
+    sender.on_ack(ChunkAck(NAME, 0, False), 0.04)  # it lost what it had, and says nothing else
+    assert sender.due(disk, 0.05, TIMING) == []
+    assert [c.offset for c in sender.due(disk, 0.3, TIMING)] == [0, 10, 20]
 
 
 @settings(max_examples=150, deadline=None)
