@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -316,3 +317,38 @@ def test_a_snapshot_and_a_restore_file_do_not_push_each_other_out(seed: int) -> 
     before = world.sent
     assert stage.until(lambda: stage.agreed() or world.sent - before > 3000, 30)
     assert world.sent - before < 3000
+
+
+def test_two_who_wait_for_a_restore_file_do_not_hand_leadership_to_each_other_for_ever() -> None:
+    stage = Stage(16, random.Random(16), 5)
+    world, first = stage.world, stage.leader
+    names = stage.others(first.id)
+    waiting, others = sorted(names)[2:], [world.nodes[n] for n in sorted(names)[:2]]
+    world.drops.append(lambda s, d, m: (isinstance(m, t.Chunk) and d in waiting) or isinstance(m, t.Pull))
+    world.restore(first)
+    assert stage.until(lambda: world.checks.restores == 1, 10)
+    assert stage.until(_dropped(stage, first, *others), 10)
+    for node in others:
+        node.kill()
+    told = stage.acknowledged()
+    stage.write(first)
+    assert stage.until(lambda: stage.acknowledged() > told, 2)
+    first.kill()
+    world.drops.clear()
+    for node in others:
+        node.start()
+    assert stage.until(stage.agreed, 30)
+
+
+def test_a_large_state_is_written_when_the_log_has_grown_to_an_eighth_of_it() -> None:
+    stage = Stage(17, random.Random(17), 1)
+    leader = stage.leader
+    leader.run(leader.raft.request_snapshot)
+    assert stage.until(lambda: leader.raft.snapshot is not None, 2)
+    leader.raft.snapshot = large = replace(leader.raft.snapshot, size=80_000)  # compact_bytes is 6000
+    for _ in range(6):
+        stage.write(leader, 1500)
+    stage.run(1.0)
+    assert leader.raft.snapshot is large
+    stage.write(leader, 1500)
+    assert stage.until(lambda: leader.raft.snapshot is not large, 2)

@@ -24,7 +24,7 @@ class Health:
     match: int
     stable_since: float | None
     writable: bool = True  # its disk takes entries
-    behind: float = 0.0  # seconds that its log lags (replication.Progress.behind)
+    behind: float = 0.0  # seconds that its log or its state lags (replication.Progress.behind)
 
 
 @dataclass(frozen=True, slots=True)

@@ -277,7 +277,8 @@ class Leadership:
             return
         progress.seen(now, min(ack.seq, self.seq))
         progress.last_index, progress.last_term = ack.last_index, ack.last_term
-        progress.applied, progress.eligible, progress.writable = ack.applied, ack.eligible, ack.writable
+        progress.eligible, progress.writable = ack.eligible, ack.writable
+        progress.on_applied(ack.applied, self.raft.commit, now)
         progress.commit_sent = min(progress.commit_sent, ack.applied)  # what told it the commit index may be lost
 
     def on_chunk_ack(self, peer: str, ack: ChunkAck, now: float) -> None:
@@ -317,8 +318,10 @@ class Leadership:
         return self.transfer_target
 
     def _aim(self, target: str | None, now: float) -> None:
+        # Who waits for a state looks for one that has it, however much of the log that one lacks, and not for another that waits.
+        state_first = self.raft.applied < self.raft.commit
         candidates = [
-            (p.match, peer)
+            ((p.applied, p.match) if state_first else (p.match, p.applied), peer)
             for peer, p in self.progress.items()
             if (member := self.raft.history.latest.member(peer)) is not None
             and member.role is Role.VOTER

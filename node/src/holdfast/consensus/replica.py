@@ -390,7 +390,7 @@ class Replica:
                 p.match,
                 p.stable_since,
                 p.writable,
-                p.behind(last, now),
+                p.behind(last, self.raft.commit, now),
             )
             for peer, p in leading.progress.items()
         }

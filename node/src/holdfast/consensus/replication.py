@@ -48,6 +48,8 @@ class Progress:
         self._round_end = last_index
         self._round_began = now
         self._round_took = float("inf")
+        self._apply_end = last_index  # the commit index at `_apply_began`: once that is applied, the next mark is set
+        self._apply_began = float("-inf")
 
     def seen(self, now: float, seq: int) -> None:
         """Any answer of this term came."""
@@ -72,6 +74,12 @@ class Progress:
             self.next = self.match + 1
             self.moved_at = now
 
+    def on_applied(self, applied: int, commit: int, now: float) -> None:
+        """The server has applied everything up to `applied`; the leader has committed `commit`."""
+        self.applied = applied
+        if applied >= self._apply_end:
+            self._apply_end, self._apply_began = commit, now
+
     def on_reject(self, prev: int, hint: int, now: float) -> None:
         """The server does not have `prev`. A rejection below `match` is an old one and means nothing."""
         if prev <= self.match:
@@ -83,11 +91,13 @@ class Progress:
         self.next = max(self.match + 1, min(hint, prev - 1) + 1)
         self.sent_at = float("-inf")
 
-    def behind(self, last_index: int, now: float) -> float:
-        """How many seconds the server lags: the longer of its last round and the one under way; 0 when it has everything."""
+    def behind(self, last_index: int, commit: int, now: float) -> float:
+        """How many seconds the server lags: its log, or its state if that lags more (it may have to load a file first)."""
+        state = now - self._apply_began if self.applied < commit else 0.0
         if self.match >= last_index:
-            return 0.0
-        return max(self._round_took, now - self._round_began) if self._round_end else self._round_took
+            return state
+        log = max(self._round_took, now - self._round_began) if self._round_end else self._round_took
+        return max(log, state)
 
     def lost(self, now: float) -> None:
         """The connection broke: what was under way may be gone."""

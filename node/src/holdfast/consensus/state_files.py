@@ -20,6 +20,7 @@ from holdfast.consensus.voting import FRUITLESS_PULLS, Voting
 logger = logging.getLogger("holdfast.raft")
 
 _UNCLAIMED = 600.0  # seconds that a restore file is kept while no entry names it: the leader counts on it and is about to log one
+_STATE_SHARE = 8  # the log may grow to this part of the state until the next snapshot
 _RETRY = 10.0  # seconds until a snapshot that could not be written is tried again
 _FILE = re.compile(r"(snap|restore)-[0-9a-z-]{1,100}\.state")
 
@@ -32,7 +33,9 @@ class StateFiles(Voting):
             return
         if self.clock() < self._snapshot_after:
             return
-        if not self._snapshot_wanted and self.log.bytes_since_snapshot < self.timing.compact_bytes:
+        # A large state is written less often: else a snapshot costs a multiple of what was logged since the last one.
+        enough = max(self.timing.compact_bytes, self.snapshot.size // _STATE_SHARE if self.snapshot else 0)
+        if not self._snapshot_wanted and self.log.bytes_since_snapshot < enough:
             return
         self._saving, self._snapshot_wanted = True, False
         index, configuration = self.history.at(self.applied)
@@ -100,6 +103,7 @@ class StateFiles(Voting):
 
     def _begin_restore(self) -> None:
         if self._restoring is not None and self._has(self._restoring[2].file):
+            self._pulls = 0
             self.machine.begin_restore(*self._restoring)
 
     def loading(self) -> bool:

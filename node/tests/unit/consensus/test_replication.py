@@ -142,24 +142,39 @@ def test_a_follower_is_brought_up_to_date_over_a_bad_network(seed: int) -> None:
 
 def test_a_server_lags_by_the_time_its_last_round_took() -> None:  # dissertation §4.2.1
     progress = Progress(10, 0.0)
-    assert progress.behind(10, 0.0) == float("inf")  # nothing is known yet
+    assert progress.behind(10, 0, 0.0) == float("inf")  # nothing is known yet
     progress.on_match(4, 1.0)
-    assert progress.behind(10, 1.0) == float("inf")
+    assert progress.behind(10, 0, 1.0) == float("inf")
     progress.on_match(10, 2.0)
-    assert progress.behind(10, 2.0) == 0.0
-    assert progress.behind(11, 2.0) == 2.0  # so long did it take last time
+    assert progress.behind(10, 0, 2.0) == 0.0
+    assert progress.behind(11, 0, 2.0) == 2.0  # so long did it take last time
     progress.sent(15, 5.0)
     progress.on_match(12, 5.1)
     progress.sent(20, 5.1)
-    assert progress.behind(20, 5.1) == 2.0
+    assert progress.behind(20, 0, 5.1) == 2.0
     progress.on_match(15, 5.2)  # the round that began with 15 is over
-    assert progress.behind(20, 5.2) == pytest.approx(0.2)
+    assert progress.behind(20, 0, 5.2) == pytest.approx(0.2)
     progress.sent(21, 5.2)
-    assert progress.behind(21, 6.2) == pytest.approx(1.0)  # the round under way takes longer than the last
+    assert progress.behind(21, 0, 6.2) == pytest.approx(1.0)  # the round under way takes longer than the last
     progress.on_match(21, 6.3)
-    assert progress.behind(21, 60.0) == 0.0
+    assert progress.behind(21, 0, 60.0) == 0.0
     progress.sent(22, 60.0)
-    assert progress.behind(22, 60.1) == pytest.approx(1.1)
+    assert progress.behind(22, 0, 60.1) == pytest.approx(1.1)
     progress.on_match(22, 60.1)
     progress.sent(23, 61.0)
-    assert progress.behind(23, 61.1) == pytest.approx(0.1)
+    assert progress.behind(23, 0, 61.1) == pytest.approx(0.1)
+
+
+def test_a_server_whose_log_is_there_lags_while_it_loads_its_state() -> None:
+    progress = Progress(10, 0.0)
+    progress.on_match(10, 0.1)
+    progress.on_applied(3, 10, 0.1)
+    assert progress.behind(10, 10, 0.1) == float("inf")  # it has not been up to date under this leader
+    progress.on_applied(10, 11, 3.0)
+    progress.on_applied(10, 12, 5.0)  # a restore takes its time
+    assert progress.behind(10, 12, 5.0) == pytest.approx(2.0)
+    progress.on_applied(11, 12, 6.0)
+    progress.on_applied(13, 14, 6.1)  # writes go on all the time, and it is never further behind than an answer
+    assert progress.behind(10, 15, 6.15) == pytest.approx(0.05)
+    progress.on_applied(15, 15, 6.2)
+    assert progress.behind(10, 15, 60.0) == 0.0
