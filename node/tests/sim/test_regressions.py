@@ -352,3 +352,37 @@ def test_a_large_state_is_written_when_the_log_has_grown_to_an_eighth_of_it() ->
     assert leader.raft.snapshot is large
     stage.write(leader, 1500)
     assert stage.until(lambda: leader.raft.snapshot is not large, 2)
+
+
+def test_who_was_added_again_remembers_through_a_restart_that_it_is_a_member() -> None:
+    """Its log ends before its removal, but a leader has told it of more (seed 52412)."""
+    stage = Stage(18, random.Random(18), 4, keep_bytes=0)
+    world, leader = stage.world, stage.leader
+    target, behind = (world.nodes[n] for n in stage.others(leader.id)[:2])
+    leader.run(leader.raft.request_snapshot)
+    assert stage.until(lambda: leader.raft.snapshot is not None, 2)
+    world.change(leader, lambda old: membership.remove(old, target.id))
+    assert stage.until(lambda: behind.raft.history.at(behind.raft.commit)[1].member(target.id) is None, 2)
+    world.isolate({behind.id})
+    target.kill()
+    target.wipe()
+    world.change(leader, add_learner(target.id))
+    stage.run(0.5)
+    leader.raft.leadership.restart(target.id, leader.clock())
+    target.lost = ""
+    target.start()
+    last = leader.raft.snapshot.index
+    world.drops.append(lambda _s, d, m: d == target.id and isinstance(m, t.Append) and m.prev_index == last)
+    assert stage.until(lambda: target.raft.log.last == last, 3)
+    stage.run(0.1)
+    world.isolate({target.id})
+    world.join_up({target.id, behind.id})
+    target.kill()
+    target.start()
+    stage.run(1.0)
+    behind.run(lambda: behind.raft.removed_message(target.id))  # they have connected
+    stage.run(1.0)
+    world.cuts.clear()
+    world.drops.clear()
+    assert stage.until(stage.agreed, 5)
+    assert not target.raft.removed

@@ -26,6 +26,7 @@ class RaftLog(JournalBase):
         self._voted_for = recovered.voted_for
         self._commit = recovered.commit
         self._commit_logged = recovered.commit
+        self.leader_commit = self._leader_commit_logged = recovered.leader_commit
         self.bytes = sum(len(entry.command) for entry in self._entries)
         self.bytes_since_snapshot = self.bytes
         self.durable_index = self._entries[-1].index
@@ -169,6 +170,11 @@ class RaftLog(JournalBase):
         if self.commit_unlogged:
             self._commit_logged = self._commit
             self.wal.commit(self._commit)
+        if self.leader_commit > max(
+            self.last, self._leader_commit_logged
+        ):  # what the log says by itself needs no record
+            self._leader_commit_logged = self.leader_commit
+            self.wal.leader_commit(self.leader_commit)
         batch = self.wal.take()
         self._flushes.append([batch.lsn, self.last])
         return batch

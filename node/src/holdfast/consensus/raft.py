@@ -209,7 +209,7 @@ class Raft(StateFiles):
         if not self._accept_leader(peer, m.term, now):
             self.network.send(peer, t.Ack(self.current_term, m.seq, False, self.log.last, m.prev_index))
             return
-        self._leaders_commit = max(self._leaders_commit, m.commit)
+        self.log.leader_commit = max(self.log.leader_commit, m.commit)
         if m.entries and not self.room(sum(len(e.command) + ENTRY_EXTRA for e in m.entries)):
             return
         log = self.log
@@ -312,5 +312,5 @@ class Raft(StateFiles):
         # A later configuration here is that addition, or the uncommitted tail of a leader from before the removal.
         own = self.history.latest_index
         added_since = own >= index and self.log.term_at(max(own, self.log.first)) >= term
-        if member and index > self._leaders_commit and not added_since:
+        if member and index > self.log.leader_commit and not added_since:
             self._mark_removed()

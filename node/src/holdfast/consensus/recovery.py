@@ -25,6 +25,8 @@ from holdfast.consensus.wal import (
     FLUSH,
     FORMAT,
     HEAD,
+    KINDS,
+    LEADER_COMMIT,
     MAGIC,
     META,
     RECORD,
@@ -95,6 +97,7 @@ def recover(disk: Disk, segment_size: int) -> tuple[Wal, Recovered]:
         result.commit,
         result.snapshot,
         result.removed,
+        result.leader_commit,
     )
     _settle_tail(disk, scan.segments[-1], scan.last_flush)
     return Wal(disk, head, scan.segments, segment_size), result
@@ -128,7 +131,7 @@ def _records(sequence: int, data: bytes) -> Iterator[tuple[int, int, memoryview,
     while offset + RECORD.size <= len(data):
         length, crc, kind = RECORD.unpack_from(data, offset)
         end = offset + RECORD.size + length
-        if not HEAD <= kind <= FLUSH or end > len(data):
+        if kind not in KINDS or end > len(data):
             return
         payload = view[offset + RECORD.size : end]
         if zlib.crc32(payload, zlib.crc32(bytes([kind]), sequence & 0xFFFFFFFF)) != crc:
@@ -192,7 +195,9 @@ def _on_head(scan: _Scan, name: str, payload: memoryview) -> int:
     fields: list[Any] = msgpack.unpackb(payload)
     if fields[0] > FORMAT:
         raise JournalError(f"{name}: offset 0: written by a newer version (format {fields[0]}): install that version")
-    _, sequence, cluster_id, node_id, prev_index, prev_term, term, voted, commit, snapshot, removed = fields
+    _, sequence, cluster_id, node_id, prev_index, prev_term, term, voted, commit, snapshot, removed, leader_commit = (
+        fields
+    )
     if segment_name(sequence) != name:
         raise JournalError(
             f"{name}: offset 0 says it is {segment_name(sequence)}: the files were mixed up; restore them, "
@@ -215,7 +220,7 @@ def _on_head(scan: _Scan, name: str, payload: memoryview) -> int:
         )
     result.term, result.voted_for, result.commit = term, voted, max(commit, result.commit)
     result.snapshot = Snapshot.unpack(snapshot) if snapshot else None
-    result.removed = removed
+    result.removed, result.leader_commit = removed, leader_commit
     return int(prev_index)
 
 
@@ -230,6 +235,8 @@ def _apply(result: Recovered, kind: int, payload: memoryview) -> None:
         result.term, result.voted_for = msgpack.unpackb(payload)
     elif kind == COMMIT:
         result.commit = max(result.commit, U64.unpack(payload)[0])
+    elif kind == LEADER_COMMIT:
+        result.leader_commit = U64.unpack(payload)[0]
     elif kind == CUT:
         index, prev_term = ENTRY_HEAD.unpack(payload)
         keep = index - entries[0].index

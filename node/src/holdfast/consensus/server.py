@@ -68,7 +68,6 @@ class Server(Seam):
         self.commit = max(recovered.commit, self.applied)
         self.election = Election(clock(), timing.election, random)
         self._removal_said = (0, 0)  # (index, term) of `Removed`, until it is believed or refuted
-        self._leaders_commit = 1  # the highest commit index that a leader told this server as its member
         self._busy = False  # the state is being replaced
         self._saving = False  # a snapshot is being written
         self._snapshot_wanted = False

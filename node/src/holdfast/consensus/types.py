@@ -351,6 +351,9 @@ class Recovered:
     commit: int = 1
     snapshot: Snapshot | None = None
     removed: bool = False
+    leader_commit: int = (
+        1  # the highest commit index that a leader told this server as its member, as far as it is recorded
+    )
     cluster_id: str = ""
     node_id: str = ""
     warnings: list[str] = field(default_factory=list)

@@ -25,7 +25,7 @@ from holdfast.consensus.ports import Disk
 from holdfast.consensus.types import Entry, Snapshot
 
 FORMAT = 1
-HEAD, ENTRY, META, COMMIT, CUT, SNAP, RESET, REMOVED, FLUSH = range(1, 10)
+HEAD, ENTRY, META, COMMIT, CUT, SNAP, RESET, REMOVED, FLUSH, LEADER_COMMIT = KINDS = range(1, 11)
 RECORD = struct.Struct("<IIB")
 ENTRY_HEAD = struct.Struct("<QQ")
 U64 = struct.Struct("<Q")
@@ -57,6 +57,7 @@ class Head:
     commit: int = 1
     snapshot: Snapshot | None = None
     removed: bool = False
+    leader_commit: int = 1
 
     def pack(self, sequence: int) -> bytes:
         """Payload of a HEAD record."""
@@ -74,6 +75,7 @@ class Head:
                 self.commit,
                 snapshot,
                 self.removed,
+                self.leader_commit,
             ]
         )
         return packed
@@ -90,6 +92,7 @@ class Head:
             self.commit,
             self.snapshot,
             self.removed,
+            self.leader_commit,
         )
 
 
@@ -165,6 +168,11 @@ class Wal:
         """Buffer the commit index (a hint after a restart; never needed for safety)."""
         self._head.commit = index
         return self.append(COMMIT, U64.pack(index))
+
+    def leader_commit(self, index: int) -> int:
+        """Buffer the commit index of a leader, which may lie beyond this log."""
+        self._head.leader_commit = index
+        return self.append(LEADER_COMMIT, U64.pack(index))
 
     def cut(self, index: int, prev_term: int) -> int:
         """Buffer "entries from `index` on are gone"; `prev_term` is the term of the entry before."""

@@ -133,6 +133,22 @@ def test_term_vote_and_commit_come_back() -> None:
     assert again.durable_index == 4
 
 
+def test_a_leaders_commit_index_beyond_the_log_comes_back_and_does_not_count_as_ours() -> None:
+    disk, log = new_log()
+    add(log, 4, 3)
+    log.leader_commit = 4
+    log.wal.write(log.take())
+    assert recovery.recover(_copy(disk), 4096)[1].leader_commit == 1  # the log says it by itself
+    log.leader_commit = 9
+    log.setCurrentTerm(4, "n2")
+    log.wal.write(log.take())
+    again = RaftLog(*recovery.recover(disk, 4096))
+    assert (again.leader_commit, again.getRaftCommitIndex(), again.last) == (9, 1, 4)
+    again.setCurrentTerm(5, None)
+    batch = again.take()
+    assert [kind for kind, _ in batch.records] == [wal.META]  # said once
+
+
 def test_the_log_is_never_cleared() -> None:
     with pytest.raises(AssertionError):
         new_log()[1].clear()

@@ -407,12 +407,14 @@ def test_removed_and_votes_survive_rolling() -> None:
     disk, log = opened(9)
     log.meta(7, "n3")
     log.mark_removed()
+    log.leader_commit(77)
     for index in range(2, 40):
         log.entry(Entry(b"\x00" + bytes(150), index, 7))
         log.snap(Snapshot(index, 7, "s", 1, "", CONFIGURATION, 0), index + 1)
         log.write(log.take())
     recovered = recovery.recover(disk, SEGMENT)[1]
     assert (recovered.term, recovered.voted_for, recovered.removed) == (7, "n3", True)
+    assert (recovered.leader_commit, recovered.commit) == (77, 39)  # what a leader said says nothing about this log
 
 
 class LimitedDisk(SimDisk):
