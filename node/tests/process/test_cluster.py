@@ -185,6 +185,22 @@ def test_last_voter_cannot_be_removed(make_cluster: Make) -> None:
     assert "voter" in answer.json["errors"][0]
 
 
+def test_a_removal_that_would_leave_no_majority_is_refused(make_cluster: Make) -> None:
+    cluster = make_cluster(3)
+    cluster.mount()
+    leader = cluster.leader()
+    alive, dead = (s for s in cluster.servers.values() if s is not leader)
+    dead.kill()
+    answer = leader.post("sys/storage/raft/remove-peer", {"server_id": alive.node_id}, timeout=30.0)
+    assert answer.status == 400
+    reach = "only 1 of 2 voters would be reachable"
+    assert answer.json["errors"] == [f"{reach}: bring {dead.node_id} back, or remove it first"]
+    assert put(leader, "a", "still served") == 200
+    for server in (dead, alive):
+        assert leader.post("sys/storage/raft/remove-peer", {"server_id": server.node_id}, timeout=30.0).status == 204
+    assert put(leader, "a", "alone") == 200
+
+
 def test_non_voter_stays_one_and_wrong_shares_leave_the_joiner_joinable(make_cluster: Make) -> None:
     cluster = make_cluster(1)
     leader = cluster.leader()

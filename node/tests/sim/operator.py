@@ -61,8 +61,14 @@ class Operator:
         leader.run(lambda: leader.raft.leadership and leader.raft.leadership.begin_transfer(None, leader.clock(), 2.0))
 
     def remove(self, node_id: str, then: Callable[[], None] = lambda: None) -> None:
-        """Remove a server, be it the leader."""
-        self._try(self._change(lambda old: membership.remove(old, node_id), node_id), then)
+        """Remove a server, be it the leader; not while another one is being rebuilt, for the two might be a majority."""
+        change, mine = self._change(lambda old: membership.remove(old, node_id), node_id), self.busy
+
+        def step(report: Callable[[bool], None]) -> None:
+            if mine or not self.busy:
+                change(report)
+
+        self._try(step, then)
 
     def promote(self, node_id: str, then: Callable[[], None] = lambda: None) -> None:
         """Make a learner a voter once the leader knows that it has caught up (autopilot's rule)."""

@@ -386,3 +386,22 @@ def test_who_was_added_again_remembers_through_a_restart_that_it_is_a_member() -
     world.drops.clear()
     assert stage.until(stage.agreed, 5)
     assert not target.raft.removed
+
+
+def test_a_change_that_too_few_voters_could_commit_is_refused() -> None:
+    """It would be in force at once: its leader would step down, and nobody could lead before a dead server is back."""
+    stage = Stage(19, random.Random(19), 3)
+    world, leader = stage.world, stage.leader
+    dead, alive = stage.others(leader.id)
+    world.nodes[dead].kill()
+    stage.run(1.0)
+    for change in (
+        lambda old: membership.remove(old, alive),
+        lambda old: membership.with_role(old, alive, Role.LEARNER),
+    ):
+        with pytest.raises(RefusedError, match=f"only 1 of 2 voters would be reachable: bring {dead} back") as refusal:
+            leader.raft.propose_change(change, lambda _result, _reason: None)
+        assert refusal.value.passing
+    world.change(leader, lambda old: membership.remove(old, dead))
+    assert stage.until(lambda: leader.raft.commit >= leader.raft.history.latest_index > 2, 2)
+    assert leader.raft.history.latest.voters == {leader.id, alive}

@@ -95,6 +95,20 @@ class Leadership:
         alive = {peer for peer, p in self.progress.items() if now - p.acked_at < limit}
         return quorum.reached(self.raft.history.latest.voters, alive | {self.raft.node_id})
 
+    def change_refusal(self, voters: frozenset[str], now: float) -> str | None:
+        """Why a change to these voters could not be committed, or None: a majority of them must have answered lately.
+
+        Once it is appended such a change is in force: the leader steps down, and nobody can lead until a server is back (etcd's
+        strict reconfiguration check).
+        """
+        limit = self.raft.timing.heartbeat * 3
+        here = {peer for peer, p in self.progress.items() if p.reachable(now, limit)} | {self.raft.node_id}
+        if quorum.reached(voters, here):
+            return None
+        gone = ", ".join(sorted(voters - here))
+        reach = f"only {len(voters & here)} of {len(voters)} voters would be reachable"
+        return f"{reach}: bring {gone} back, or remove it first"
+
     def advance_commit(self) -> None:
         """Raise the commit index as far as a majority is durable."""
         raft = self.raft

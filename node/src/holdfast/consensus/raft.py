@@ -135,6 +135,9 @@ class Raft(StateFiles):
         error = membership.change_error(latest, new, self.node_id)
         if error:
             raise t.RefusedError(error)
+        missing = self.leadership.change_refusal(new.voters, self.clock()) if new.voters != latest.voters else None
+        if missing:
+            raise t.RefusedError(missing, passing=True)
         self.propose(bytes([t.MEMBERSHIP]) + new.pack(), callback)
         return True
 

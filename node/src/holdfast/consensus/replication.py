@@ -33,6 +33,7 @@ class Progress:
         self.moved_at = now  # last time match advanced or nothing was due
         self.acked_at = now  # last answer of this term; a new leader gives everybody the benefit of the doubt
         self.answered = False
+        self.lost_at = float("-inf")  # when the connection broke last, or nothing came in time
         self.acked_seq = 0
         self.heartbeat_at = float("-inf")
         self.commit_sent = 0
@@ -56,6 +57,10 @@ class Progress:
         self.acked_at = now
         self.answered = True
         self.acked_seq = max(self.acked_seq, seq)
+
+    def reachable(self, now: float, limit: float) -> bool:
+        """True when the server has answered within `limit` seconds, and the connection has not broken since."""
+        return self.answered and now - self.acked_at < limit and self.acked_at > self.lost_at
 
     def on_match(self, index: int, now: float) -> None:
         """The server's log is durable and equal to the leader's up to `index`."""
@@ -101,6 +106,7 @@ class Progress:
 
     def lost(self, now: float) -> None:
         """The connection broke: what was under way may be gone."""
+        self.lost_at = now
         self.inflight.clear()
         if self.mode is Mode.REPLICATE:
             self.mode = Mode.PROBE
