@@ -405,3 +405,40 @@ def test_a_change_that_too_few_voters_could_commit_is_refused() -> None:
     world.change(leader, lambda old: membership.remove(old, dead))
     assert stage.until(lambda: leader.raft.commit >= leader.raft.history.latest_index > 2, 2)
     assert leader.raft.history.latest.voters == {leader.id, alive}
+
+
+@pytest.mark.parametrize("seed", range(20, 26))
+def test_leaders_whom_one_server_does_not_trust_do_not_hand_over_to_each_other_in_haste(seed: int) -> None:
+    """Two were removed and added again while it was away: it takes nothing from either, and a third brings it up to date."""
+    stage = Stage(seed, random.Random(seed), 5)
+    world, behind = stage.world, "n0"
+    if stage.leader.id not in ("n1", "n2"):
+        assert stage.hand_over(stage.leader, "n1")
+        assert stage.until(stage.agreed, 3)
+    first = stage.leader
+
+    def change(wanted: Callable[[Configuration], Configuration]) -> None:
+        before = first.raft.history.latest_index
+        world.change(first, wanted)
+        assert stage.until(lambda: first.raft.commit >= first.raft.history.latest_index > before, 2)
+
+    for name in ("n3", "n4"):
+        change(lambda old, name=name: membership.remove(old, name))  # type: ignore[misc]
+    assert stage.until(lambda: world.nodes[behind].raft.commit == first.raft.log.last, 2)
+    world.isolate({behind})
+    for name in ("n3", "n4"):
+        node = world.nodes[name]
+        node.kill()
+        node.wipe()
+        change(add_learner(name))
+        first.raft.leadership.restart(name, first.clock())
+        node.lost = ""
+        node.start()
+        assert stage.until(lambda node=node: node.raft.applied == first.raft.log.last, 3)  # type: ignore[misc]
+        change(lambda old, name=name: membership.with_role(old, name, Role.VOTER))  # type: ignore[misc]
+    assert stage.hand_over(first, "n4")
+    stage.run(0.5)
+    term, since = stage.leader.raft.current_term, world.now
+    world.cuts.clear()
+    assert stage.until(stage.agreed, 20)
+    assert stage.leader.raft.current_term - term <= 1 + (world.now - since) / world.timing.quorum

@@ -335,7 +335,7 @@ class Leadership:
         # Who waits for a state looks for one that has it, however much of the log that one lacks, and not for another that waits.
         state_first = self.raft.applied < self.raft.commit
         candidates = [
-            ((p.applied, p.match) if state_first else (p.match, p.applied), peer)
+            ((p.applied, p.match) if state_first else (p.match, p.applied), self.raft.random.random(), peer)
             for peer, p in self.progress.items()
             if (member := self.raft.history.latest.member(peer)) is not None
             and member.role is Role.VOTER
@@ -344,7 +344,7 @@ class Leadership:
             and now - p.acked_at < self.raft.timing.quorum
             and (target is None or peer == target)
         ]
-        self.transfer_target = max(candidates)[1] if candidates else None
+        self.transfer_target = max(candidates)[2] if candidates else None
         self._transfer_sent = float("-inf")
 
     def _pump_transfer(self, now: float) -> None:

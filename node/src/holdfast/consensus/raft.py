@@ -291,9 +291,9 @@ class Raft(StateFiles):
         leading = self.leadership
         if leading is not None:
             # A member that lags so far that it does not know of this server's addition takes nothing from it, for removal is
-            # revocation. It must be brought up to date by another leader.
+            # revocation. It must be brought up to date by another leader: any one, and should it trust none of them, without haste.
             lags = self.history.latest.member(peer) is not None and m.index <= self.commit
-            if lags and leading.transfer_target is None:
+            if lags and leading.transfer_target is None and now - leading.since >= self.timing.quorum:
                 leading.begin_transfer(None, now, self.timing.quorum)
             return
         self._removal_said = max(self._removal_said, (m.index, m.term))

@@ -66,6 +66,7 @@ class Server(Seam):
                 self.history.append(entry.index, Configuration.unpack(entry.command[1:]))
         self.applied = snapshot.index if snapshot else 1
         self.commit = max(recovered.commit, self.applied)
+        self.random = random
         self.election = Election(clock(), timing.election, random)
         self._removal_said = (0, 0)  # (index, term) of `Removed`, until it is believed or refuted
         self._busy = False  # the state is being replaced
