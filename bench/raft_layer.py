@@ -64,7 +64,8 @@ def main() -> int:
             for writers, size in ((1, 1024), (64, 1024), (256, 1024), (256, 100), (64, 10240)):
                 row = throughput(cluster, writers, size, options.seconds, options.rounds)
                 print(f"| {writers} in flight, {size} bytes | {row} |", flush=True)
-            print(f"| kill -9 of the leader until a write is acknowledged | {failover(cluster, options.kills)} |")
+            if options.kills:
+                print(f"| kill -9 of the leader until a write is acknowledged | {failover(cluster, options.kills)} |")
         finally:
             cluster.close()
     return 0
